@@ -1,0 +1,164 @@
+"""From a Keras model to the bytes of a .tflite file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from edgeheads.errors import EdgeheadsError, MissingDependencyError, RuntimeFailureError
+from edgeheads.tasks.base import Array
+
+__all__ = ["convert_to_tflite"]
+
+_INPUT = "image"
+
+
+def convert_to_tflite(
+    inputs: Any,
+    outputs: Mapping[str, Any],
+    precision: str,
+    calibration: Callable[[], Iterable[Array]] | None = None,
+) -> bytes:
+    """Convert part of a Keras graph, with built-in operators only and a batch of one.
+
+    Args:
+        inputs: the graph's symbolic image input [B, H, W, 3].
+        outputs: {name in the file: symbolic tensor}.
+        precision: "float32", "float16" (weights), or "int8": weights, activations, inputs and
+            outputs, weights per channel.
+        calibration: gives real-valued inputs [1, H, W, 3], for "int8"; called once, read one by
+            one, so that memory does not grow with their number.
+
+    Raises:
+        EdgeheadsError: calibration inputs that are missing, not finite, or all alike.
+        RuntimeFailureError: the converter refuses the graph; the text has its reason.
+    """
+    tf, keras = _tensorflow()
+    graph = keras.Model(inputs, dict(outputs))
+    shape = (1, *graph.inputs[0].shape[1:])
+    if None in shape:
+        raise EdgeheadsError(
+            f"a .tflite file needs a fixed input size, received {tuple(graph.inputs[0].shape)}"
+        )
+    with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder, _quiet() as log:
+        archive = keras.export.ExportArchive()
+        archive.track(graph)
+        archive.add_endpoint(
+            "serving_default",
+            lambda image: graph(image, training=False),
+            input_signature=[tf.TensorSpec(shape, tf.float32, name=_INPUT)],
+        )
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        feed = _configure(tf, converter, precision, calibration, shape)
+        try:
+            content: bytes = converter.convert()
+        except Exception as error:
+            if feed is not None and feed.error is not None:
+                raise feed.error from None
+            raise RuntimeFailureError(
+                f"the converter refuses this graph as {precision}: {_reason(error, log())}"
+            ) from error
+    return content
+
+
+def _configure(
+    tf: Any,
+    converter: Any,
+    precision: str,
+    calibration: Callable[[], Iterable[Array]] | None,
+    shape: tuple[int, ...],
+) -> _Feed | None:
+    if precision == "float32":
+        return None
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+        return None
+    if precision != "int8":
+        raise EdgeheadsError(f"precision must be float32, float16 or int8, received {precision!r}")
+    if calibration is None:
+        raise EdgeheadsError("int8 needs calibration images, received none")
+    feed = _Feed(calibration, shape)
+    converter.representative_dataset = feed
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.int8
+    converter.inference_output_type = tf.int8
+    return feed
+
+
+class _Feed:
+    """The representative dataset, checked as it is read.
+
+    The converter replaces an exception of ours by one of its own; `error` keeps ours.
+    """
+
+    def __init__(
+        self, calibration: Callable[[], Iterable[Array]], shape: tuple[int, ...]
+    ) -> None:
+        self._calibration = calibration
+        self._shape = shape
+        self.error: EdgeheadsError | None = None
+
+    def __call__(self) -> Iterator[list[Array]]:
+        low, high, count = np.inf, -np.inf, 0
+        for array in self._calibration():
+            if array.shape != self._shape or not np.isfinite(array).all():
+                self._fail(
+                    f"calibration image {count} must be finite and of shape {self._shape}, "
+                    f"received shape {array.shape}"
+                    + ("" if array.shape != self._shape else " with NaN or infinite values")
+                )
+            low, high = min(low, float(array.min())), max(high, float(array.max()))
+            count += 1
+            yield [array.astype(np.float32)]
+        if low >= high:
+            self._fail(
+                f"the {count} calibration images are all one colour, so no range can be measured; "
+                "calibrate with images like those the model will see"
+            )
+
+    def _fail(self, text: str) -> None:
+        self.error = EdgeheadsError(text)
+        raise self.error
+
+
+def _reason(error: Exception, log: str) -> str:
+    lines = [line.strip() for line in f"{error}\n{log}".splitlines() if "error:" in line.lower()]
+    text = lines[0] if lines else str(error)
+    return " ".join(text.split())[:400] or type(error).__name__
+
+
+def _tensorflow() -> tuple[Any, Any]:
+    try:
+        import keras
+        import tensorflow as tf
+    except ImportError:
+        raise MissingDependencyError("tensorflow", "convert", "converting a model") from None
+    return tf, keras
+
+
+@contextmanager
+def _quiet() -> Iterator[Callable[[], str]]:
+    """Keep the converter's native log lines off the terminal; yield a function that returns them."""
+    with tempfile.TemporaryFile() as log:
+        saved = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+
+            def read() -> str:
+                log.seek(0)
+                return log.read().decode(errors="replace")
+
+            yield read
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+

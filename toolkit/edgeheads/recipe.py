@@ -1,0 +1,210 @@
+"""Recipes: what to build, as strict YAML. recipes/*.yaml holds one recipe per file."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from edgeheads.errors import EdgeheadsError, MissingDependencyError, unknown_name
+from edgeheads.resources import resource_dir
+
+try:
+    import yaml
+    from pydantic import (
+        BaseModel,
+        BeforeValidator,
+        ConfigDict,
+        Field,
+        StrictBool,
+        StrictInt,
+        StrictStr,
+        ValidationError,
+        model_validator,
+    )
+except ImportError:
+    raise MissingDependencyError("pydantic and pyyaml", "convert", "reading a recipe") from None
+
+__all__ = ["PRECISIONS", "Recipe", "list_recipes", "load_recipe", "recipe_to_yaml"]
+
+PRECISIONS = ("float32", "float16", "int8")
+
+Precision = Literal["float32", "float16", "int8"]
+
+
+def _plain_float(value: object) -> object:
+    # PyYAML reads 1e-3, without a dot, as text.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic collects ValueError
+    return value
+
+
+def _square(value: object) -> object:
+    return (value, value) if isinstance(value, int) else value
+
+
+Real = Annotated[float, BeforeValidator(_plain_float)]
+Side = Annotated[StrictInt, Field(ge=32, le=4096)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BackboneSection(_Section):
+    """The network that computes features; see `create_backbone`."""
+
+    name: StrictStr = "mobilenet_v2"
+    width: Real = 1.0
+    levels: tuple[StrictStr, ...] | None = None
+    weights: StrictStr | None = None
+
+
+class HeadSection(_Section):
+    """The head: a preset, and what differs from it."""
+
+    preset: Literal["default", "efficient", "high_performance"] = "efficient"
+    options: dict[StrictStr, Any] = {}
+
+
+class DataSection(_Section):
+    """The labelled images. `*_samples` count rendered scenes; a folder is used whole."""
+
+    source: StrictStr = "synthetic"
+    train_samples: Annotated[StrictInt, Field(ge=1)] = 512
+    test_samples: Annotated[StrictInt, Field(ge=1)] = 64
+    split: Literal["tail", "hash"] = "tail"
+    test_fraction: Annotated[Real, Field(gt=0, lt=1)] = 0.2
+    depth_unit: Annotated[Real, Field(gt=0)] = 0.001
+
+
+class TrainingSection(_Section):
+    """How the model is trained."""
+
+    steps: Annotated[StrictInt, Field(ge=1)] = 400
+    batch_size: Annotated[StrictInt, Field(ge=1)] = 16
+    learning_rate: Annotated[Real, Field(gt=0)] = 2e-3
+    weight_decay: Annotated[Real, Field(ge=0)] = 1e-4
+    warmup_fraction: Annotated[Real, Field(ge=0, lt=1)] = 0.1
+    augment: StrictBool = True
+
+
+class ExportSection(_Section):
+    """Which files are made, and how they are calibrated."""
+
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("float32", "int8")
+    calibration_samples: Annotated[StrictInt, Field(ge=1)] = 128
+
+    @model_validator(mode="after")
+    def _no_twins(self) -> ExportSection:
+        if len(set(self.precisions)) != len(self.precisions):
+            raise ValueError("names a precision twice")
+        return self
+
+
+class Recipe(_Section):
+    """Everything that determines a model and its files. The same recipe gives the same files.
+
+    recipes/README.md has the table of fields and the grammar of recipe names.
+    """
+
+    schema_version: Literal[1] = 1
+    name: StrictStr
+    task: StrictStr
+    input_size: Annotated[tuple[Side, Side], BeforeValidator(_square)]
+    backbone: BackboneSection = BackboneSection()
+    head: HeadSection = HeadSection()
+    data: DataSection = DataSection()
+    training: TrainingSection = TrainingSection()
+    export: ExportSection = ExportSection()
+    seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 0
+
+    def with_values(self, **changes: Any) -> Recipe:
+        """Return a recipe in which dotted fields have other values: `with_values(**{"seed": 1})`.
+
+        Raises:
+            EdgeheadsError: a value that the field does not take.
+        """
+        content = self.model_dump(mode="json")
+        for dotted, value in changes.items():
+            *sections, field = dotted.split(".")
+            target = content
+            for section in sections:
+                target = target[section]
+            target[field] = value
+        return _parse(content, f"recipe {self.name}")
+
+    def values(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+def list_recipes() -> list[str]:
+    """Return the names of the recipes that ship with edgeheads."""
+    return sorted(path.stem for path in resource_dir("recipes").glob("*.yaml"))
+
+
+def load_recipe(name_or_file: str | Path) -> Recipe:
+    """Read a recipe by its name, or from a YAML file.
+
+    Raises:
+        EdgeheadsError: no such recipe; text that is no YAML; a key that is unknown or a value that
+            its field does not take. The text names the file and the dotted field.
+    """
+    path = Path(name_or_file)
+    if path.suffix not in (".yaml", ".yml"):
+        path = resource_dir("recipes") / f"{name_or_file}.yaml"
+        if not path.is_file():
+            raise unknown_name("recipe", str(name_or_file), list_recipes())
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EdgeheadsError(
+            f"recipe {path} does not exist; the ones that ship are: {', '.join(list_recipes())}"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise EdgeheadsError(
+            f"recipe {path} cannot be read ({' '.join(str(error).split())})"
+        ) from None
+    if not isinstance(content, dict):
+        raise EdgeheadsError(
+            f"recipe {path} must be a mapping of fields to values, received {content!r:.60}"
+        )
+    return _parse({"name": path.stem, **content}, f"recipe {path}")
+
+
+def recipe_to_yaml(recipe: Recipe) -> str:
+    """Return the recipe with every field, as YAML that `load_recipe` reads back to an equal one."""
+    text: str = yaml.safe_dump(recipe.values(), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _parse(content: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        dotted = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            problem = f"unknown field {dotted!r}{_hint(first['loc'])}"
+        elif first["type"] == "missing":
+            problem = f"field {dotted!r} is missing"
+        else:
+            message = first["msg"].removeprefix("Value error, ")
+            problem = f"{dotted}: {message[0].lower()}{message[1:]}, received {first['input']!r}"
+        raise EdgeheadsError(f"{where}: {problem}{more}") from None
+
+
+def _hint(location: tuple[int | str, ...]) -> str:
+    section: type[BaseModel] = Recipe
+    for part in location[:-1]:
+        section = type(getattr(Recipe.model_construct(), str(part)))
+    known = sorted(section.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"

@@ -1,0 +1,83 @@
+"""Batches of prepared samples for `keras.Model.fit`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from edgeheads.backbones.base import InputScaling
+from edgeheads.contract import scale_pixels
+from edgeheads.data.augment import augment
+from edgeheads.data.images import resize_rgb
+from edgeheads.data.sample import Sample
+from edgeheads.tasks.base import Array, Task
+
+__all__ = ["TrainingBatches"]
+
+
+class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
+    """An endless stream of training batches, cut into `steps`; batch i is always the same.
+
+    Each pass over the samples has an order of its own.
+
+    Args:
+        samples: read and checked already.
+        task: encodes the labels.
+        size: (height, width) of the network's input.
+        scaling: of the network's input.
+        steps: how many batches there are.
+        batch_size: samples a batch.
+        augmentations: names from `data.augment.AUGMENTATIONS`.
+        seed: of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        samples: list[Sample],
+        task: Task,
+        *,
+        size: tuple[int, int],
+        scaling: InputScaling,
+        steps: int,
+        batch_size: int,
+        augmentations: tuple[str, ...],
+        seed: int,
+    ) -> None:
+        super().__init__(workers=1, use_multiprocessing=False)
+        self._samples = samples
+        self._task = task
+        self._size = size
+        self._scaling = scaling
+        self._steps = steps
+        self._batch_size = batch_size
+        self._augmentations = augmentations
+        self._seed = seed
+
+    @property
+    def num_batches(self) -> int:
+        """How many batches there are."""
+        return self._steps
+
+    def __getitem__(self, index: int) -> tuple[Array, dict[str, Array]]:
+        """Return batch `index`: network input [B, H, W, 3], and the task's targets."""
+        images, targets = [], []
+        first = index * self._batch_size
+        for position in range(first, first + self._batch_size):
+            sample = self._sample(position)
+            images.append(
+                scale_pixels(
+                    resize_rgb(sample.image, self._size), self._scaling.scale, self._scaling.offset
+                )
+            )
+            targets.append(self._task.target(sample, self._size))
+        return np.stack(images), {
+            name: np.stack([target[name] for target in targets]) for name in targets[0]
+        }
+
+    def _sample(self, position: int) -> Sample:
+        rounds, place = divmod(position, len(self._samples))
+        order = np.random.default_rng((self._seed, rounds)).permutation(len(self._samples))
+        rng: Any = np.random.default_rng((self._seed, rounds, place))
+        return augment(self._samples[order[place]], self._augmentations, rng)
