@@ -1,0 +1,1 @@
+"""Labelled images: one sample type, one reader per format, and the renderer."""

@@ -1,0 +1,1 @@
+"""From Keras to the formats that devices run."""

@@ -1,0 +1,1 @@
+"""The program that is copied to a device and runs there on its own."""

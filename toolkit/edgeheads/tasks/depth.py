@@ -26,7 +26,7 @@ class DepthTask(Task):
 
     type = TaskType.DEPTH_ESTIMATION
     title = "monocular depth"
-    default_recipe = "depth-mobilenet_v2_0.35-160"
+    default_recipe = "depth-mobilenet_v2_0.35-128"
     metrics = (
         Metric("abs_rel", "AbsRel", "", False, 0, math.inf, 0.03, drop_is_relative=True),
         Metric("rmse", "RMSE", "m", False, 0, math.inf),

@@ -1,0 +1,1 @@
+"""Training: batches, losses, and the loop around Keras' own."""

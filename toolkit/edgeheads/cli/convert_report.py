@@ -1,0 +1,184 @@
+"""What `edgeheads convert` prints at its end."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from edgeheads.cli.console import print_table
+from edgeheads.convert import ConvertResult
+from edgeheads.errors import CheckFailedError
+from edgeheads.evaluate import require_small_drop
+from edgeheads.tasks import get_task
+
+__all__ = ["as_json", "failures", "print_result"]
+
+_NONE = "–"
+
+
+def print_result(result: ConvertResult) -> None:
+    """Print the table of accuracy, size and latency, what it means, and what to do next."""
+    task = get_task(result.recipe.task)
+    columns = [
+        "",
+        *(f"{metric.title}{_arrow(metric.higher_is_better)}" for metric in task.metrics),
+        "size kB",
+        "p50 ms",
+        "p90 ms",
+        "delegated",
+    ]
+    rows = []
+    if result.baseline:
+        rows.append(_row(result.baseline["kind"], result.baseline["metrics"], task, None, None))
+    rows.append(_row("Keras float32", result.float_scores["metrics"], task, None, None))
+    for precision, bundle in result.bundles.items():
+        metrics = result.evaluations[precision]["metrics"]
+        bench = result.benchmarks[precision]
+        rows.append(_row(f"{precision} .tflite", metrics, task, bundle.model_bytes, bench))
+    height, width = result.recipe.input_size
+    print_table(
+        f"{task.title}, {result.recipe.backbone.name} {result.recipe.backbone.width:g}, "
+        f"{height}x{width}, {result.parameters:,} parameters",
+        columns,
+        rows,
+    )
+    for line in _notes(result):
+        click.echo(line)
+    for precision, bundle in result.bundles.items():
+        click.echo(f"{precision} Bundle: {bundle.folder}")
+    last = list(result.bundles.values())[-1].folder
+    click.echo(f"Next: edgeheads predict {shlex.quote(str(last))} IMAGE...")
+
+
+def as_json(result: ConvertResult) -> dict[str, Any]:
+    """Return all that was measured as plain JSON values."""
+    return {
+        "folder": str(result.folder),
+        "model": str(result.model_path),
+        "parameters": result.parameters,
+        "recipe": result.recipe.values(),
+        "keras": result.float_scores,
+        "baseline": result.baseline,
+        "bundles": {
+            precision: {
+                "folder": str(bundle.folder),
+                "model_sha256": bundle.sha256,
+                "model_size_bytes": bundle.model_bytes,
+                "verified": all(check.passed for check in result.checks[precision]),
+                "evaluation": result.evaluations[precision],
+                "benchmark": result.benchmarks[precision],
+            }
+            for precision, bundle in result.bundles.items()
+        },
+        "seconds": result.seconds,
+        "failures": failures(result),
+    }
+
+
+def failures(result: ConvertResult) -> list[str]:
+    """Return what was checked and does not hold, a sentence each."""
+    task = get_task(result.recipe.task)
+    found = [
+        f"{precision}: {check.name}: {check.detail}"
+        for precision, checks in result.checks.items()
+        for check in checks
+        if not check.passed
+    ]
+    for precision, evaluation in result.evaluations.items():
+        try:
+            require_small_drop(task, result.float_scores["metrics"], evaluation["metrics"])
+        except CheckFailedError as error:
+            found.append(f"{precision}: {error}")
+    return found
+
+
+def _row(
+    title: str,
+    metrics: Mapping[str, float],
+    task: Any,
+    size: int | None,
+    bench: Mapping[str, Any] | None,
+) -> list[str]:
+    values = [f"{metrics[metric.name]:.4f}{_unit(metric.unit)}" for metric in task.metrics]
+    if bench is None or size is None:
+        return [title, *values, _NONE, _NONE, _NONE, _NONE]
+    last = bench["repeats"][-1]
+    return [
+        title,
+        *values,
+        f"{size / 1000:.0f}",
+        f"{bench['latency_ms']['p50']:.3f}",
+        f"{bench['latency_ms']['p90']:.3f}",
+        f"{last['delegated_nodes']}/{last['nodes']}",
+    ]
+
+
+def _notes(result: ConvertResult) -> list[str]:
+    counts, ranges = result.float_scores["counts"], result.float_scores["ranges"]
+    first = next(iter(result.benchmarks.values()))["repeats"][0]
+    runtime = first["runtime"]
+    notes = [
+        "Test set: "
+        + ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items() if value)
+        + "; "
+        + ", ".join(f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in ranges.items()),
+        f"Timed with {runtime['name']} {runtime['version']}, {first['threads']} thread(s), "
+        f"{len(next(iter(result.benchmarks.values()))['repeats'])} rounds of {first['runs']} runs "
+        "in turn",
+    ]
+    notes += _compared(result)
+    notes += [
+        f"{precision}: p50 varied by {bench['spread_percent']:.0f} % between rounds: "
+        "this machine was busy, trust the ratio rather than the milliseconds"
+        for precision, bench in result.benchmarks.items()
+        if bench["unstable"]
+    ]
+    stages = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
+    return [*notes, f"Took: {stages}"]
+
+
+def _compared(result: ConvertResult) -> list[str]:
+    task = get_task(result.recipe.task)
+    reference = result.float_scores["metrics"]
+    judged = [metric for metric in task.metrics if metric.allowed_drop is not None]
+    lines = []
+    for precision, bundle in result.bundles.items():
+        metrics = result.evaluations[precision]["metrics"]
+        if precision == "float32":
+            continue
+        parts = [_change(metric, reference, metrics) for metric in judged]
+        if "float32" in result.bundles:
+            full = result.bundles["float32"]
+            size = bundle.model_bytes / full.model_bytes
+            speed = (
+                result.benchmarks[precision]["ratio_to_first"]
+                / result.benchmarks["float32"]["ratio_to_first"]
+            )
+            parts += [f"size {size:.2f}x", f"p50 {speed:.2f}x of float32"]
+        lines.append(f"{precision} against float: {', '.join(parts)}")
+    if result.baseline:
+        metric = task.metrics[0]
+        trivial, own = result.baseline["metrics"][metric.name], reference[metric.name]
+        lines.append(
+            f"Keras against the baseline: {metric.title} {own:.4f} instead of {trivial:.4f} "
+            f"({own / trivial:.2f}x)"
+        )
+    return lines
+
+
+def _change(metric: Any, reference: Mapping[str, float], metrics: Mapping[str, float]) -> str:
+    before, after = reference[metric.name], metrics[metric.name]
+    if metric.drop_is_relative:
+        return f"{metric.title} {(after / before - 1) * 100:+.1f} %"
+    return f"{metric.title} {(after - before) * 100:+.2f} points"
+
+
+def _arrow(higher_is_better: bool) -> str:
+    return " ↑" if higher_is_better else " ↓"
+
+
+def _unit(unit: str) -> str:
+    return f" {unit}" if unit else ""

@@ -1,0 +1,49 @@
+"""`edgeheads evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeheads.cli.console import print_json, print_table, terminal_progress
+from edgeheads.cli.options import chosen_device, device_options, json_option
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--data", metavar="DIR", help="Labelled images [default: what it was trained for].")
+@device_options
+@json_option
+def evaluate(
+    bundle: Path, data: str | None, device: str | None, threads: int | None, as_json: bool
+) -> None:
+    """Score a Bundle's file on the test split of labelled images."""
+    from edgeheads.bundle import Bundle
+    from edgeheads.evaluate import evaluate as run
+    from edgeheads.runtime import DeviceSession
+    from edgeheads.tasks import get_task
+
+    opened = Bundle(bundle)
+    section = {**opened.recipe["data"], "source": data} if data else None
+    with (
+        DeviceSession(chosen_device(device, threads)) as session,
+        terminal_progress(silent=as_json) as progress,
+    ):
+        result = run(opened, session, data=section, progress=progress)
+    if as_json:
+        print_json({"model_sha256": opened.sha256, **result})
+        return
+    task = get_task(opened.task)
+    scored = {f"{opened.precision} .tflite": result["metrics"]}
+    if result["baseline"]:
+        scored[result["baseline"]["kind"]] = result["baseline"]["metrics"]
+    print_table(
+        f"{bundle} on {result['data']['source']}",
+        ["", *(metric.title for metric in task.metrics)],
+        [
+            [title, *(f"{metrics[metric.name]:.4f} {metric.unit}".strip() for metric in task.metrics)]
+            for title, metrics in scored.items()
+        ],
+    )
+    click.echo(f"{result['counts']}; {result['protocol']}")

@@ -1,0 +1,38 @@
+"""Options that several commands share, and the device they choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from edgeheads.device import DeviceProfile, load_device
+
+__all__ = ["chosen_device", "device_options", "json_option"]
+
+_Command = Callable[..., Any]
+
+
+def device_options(command: _Command) -> _Command:
+    """Add --device and --threads."""
+    command = click.option(
+        "--threads", type=click.IntRange(1, 256), help="Interpreter threads [default: the device's]."
+    )(command)
+    return click.option(
+        "--device", metavar="NAME|FILE", help="Device profile [default: this machine]."
+    )(command)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+
+
+def chosen_device(device: str | None, threads: int | None) -> DeviceProfile:
+    """Return the profile that the options name.
+
+    Without --device no file is read: the defaults of a profile are this machine, and a device
+    needs no YAML reader to measure itself.
+    """
+    profile = load_device(device) if device else DeviceProfile()
+    return replace(profile, threads=threads) if threads else profile

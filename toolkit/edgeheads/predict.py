@@ -1,0 +1,53 @@
+"""Pictures of what a Bundle predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edgeheads.bundle import Bundle
+from edgeheads.data.images import read_rgb, resize_rgb
+from edgeheads.errors import EdgeheadsError
+from edgeheads.evaluate import bundle_predictor
+from edgeheads.runtime import DeviceSession
+from edgeheads.tasks import get_task
+from edgeheads.tasks.base import Prediction
+
+__all__ = ["predict_images"]
+
+# A drawing is no larger than this on its longer side.
+_MAX_SIDE = 640
+
+
+def predict_images(
+    bundle: Bundle, session: DeviceSession, images: Sequence[Path], folder: Path
+) -> Iterator[tuple[Path, Prediction]]:
+    """Draw each image beside its prediction, as `folder`/<name>-<task>.png.
+
+    Yields:
+        The picture's path, and the prediction.
+
+    Raises:
+        EdgeheadsError: an image that cannot be read, or a folder that cannot be written.
+    """
+    from PIL import Image
+
+    task = get_task(bundle.task)
+    predict = bundle_predictor(bundle, session)
+    for path in images:
+        image = read_rgb(path)
+        [prediction] = predict([resize_rgb(image, bundle.contract.image.size)])
+        shrink = min(1.0, _MAX_SIDE / max(image.shape[:2]))
+        shown = resize_rgb(
+            image, (round(image.shape[0] * shrink), round(image.shape[1] * shrink))
+        )
+        target = folder / f"{path.stem}-{bundle.task}.png"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(task.draw(shown, prediction)).save(target)
+        except OSError as error:
+            raise EdgeheadsError(
+                f"cannot write {target} ({error.strerror or error}); "
+                "choose another folder with --out"
+            ) from None
+        yield target, prediction
