@@ -11,12 +11,13 @@ import json
 import math
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from edgeheads.device import DeviceProfile
@@ -145,6 +146,11 @@ class DeviceSession:
         self, model: Path, inputs: Mapping[str, NDArray[Any]]
     ) -> tuple[_Arrays, dict[str, Any]]:
         """Return what `predict` returns, and how it went: "seconds", "invoke_ms" per sample."""
+        for name, array in inputs.items():
+            if np.asanyarray(array).dtype.hasobject:
+                raise EdgeheadsError(
+                    f"input {name!r} holds Python objects; expected an array of numbers"
+                )
         with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
             local = Path(folder, "arrays.npz")
             measure.write_arrays(local, inputs)
@@ -156,7 +162,7 @@ class DeviceSession:
             return measure.read_arrays(local), report
 
     def predict_batches(
-        self, model: Path, batches: Iterator[Mapping[str, NDArray[Any]]]
+        self, model: Path, batches: Iterable[Mapping[str, NDArray[Any]]]
     ) -> Iterator[_Arrays]:
         """Run the model on one batch after the other; at most one is on the disks at any time."""
         for batch in batches:

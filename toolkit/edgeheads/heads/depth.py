@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from edgeheads.heads.base import BaseVisionHead
-from edgeheads.heads.layers.conv import resize_to, upsample
+from edgeheads.heads.dense import DenseHead
 from edgeheads.heads.layers.part import Tensor
+from edgeheads.tasks.task_type import TaskType
 
 __all__ = ["DEPTH_ENCODINGS", "DepthEstimationHead"]
 
@@ -17,7 +17,7 @@ DEPTH_ENCODINGS = ("log", "linear")
 
 
 @keras.saving.register_keras_serializable(package="edgeheads")
-class DepthEstimationHead(BaseVisionHead):
+class DepthEstimationHead(DenseHead):
     """Estimates the depth of every pixel, and how far to trust it.
 
     The network predicts a depth code in [0, 1] by a sigmoid; the depth is
@@ -34,12 +34,13 @@ class DepthEstimationHead(BaseVisionHead):
         min_depth: metres, above 0; the nearest depth the head can say.
         max_depth: metres, above min_depth; the farthest.
         depth_encoding: "log" or "linear".
-        upsampling_factor: how many times larger than the finest input map the output is.
-        output_size: (height, width) of the output; replaces upsampling_factor.
-        **options: see `BaseVisionHead`.
+        **options: see `DenseHead`.
 
     Returns: depth [B, H, W, 1] metres in [min_depth, max_depth]; confidence [B, H, W, 1] in [0, 1].
     """
+
+    task = TaskType.DEPTH_ESTIMATION
+    edge_parts = ("code", "confidence_code")
 
     def __init__(
         self,
@@ -47,29 +48,26 @@ class DepthEstimationHead(BaseVisionHead):
         min_depth: float = 0.1,
         max_depth: float = 100.0,
         depth_encoding: str = "log",
-        upsampling_factor: int = 4,
-        output_size: tuple[int, int] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self._require_choice("depth_encoding", depth_encoding, DEPTH_ENCODINGS)
-        self._require("min_depth", min_depth, min_depth > 0, "above 0 metres")
+        example = "min_depth=0.1, max_depth=100.0"
+        self._require("min_depth", min_depth, min_depth > 0, "above 0 metres", example)
         self._require(
-            "max_depth", max_depth, max_depth > min_depth, f"above min_depth ({min_depth} metres)"
+            "max_depth",
+            max_depth,
+            max_depth > min_depth,
+            f"above min_depth ({min_depth} metres)",
+            example,
         )
-        self._require("upsampling_factor", upsampling_factor, upsampling_factor >= 1, "at least 1")
         self.min_depth = float(min_depth)
         self.max_depth = float(max_depth)
         self.depth_encoding = depth_encoding
-        self.upsampling_factor = upsampling_factor
-        self.output_size = tuple(output_size) if output_size else None
 
     def forward(self, maps: list[Tensor]) -> dict[str, Tensor]:
         """Compute depth and confidence from maps, fine to coarse."""
-        factor = self.upsampling_factor
-        if self.output_size and maps[0].shape[1]:
-            factor = max(1, self.output_size[0] // maps[0].shape[1])
-        x, left = self.decode(maps, factor)
+        x, left = self.decode(maps)
         depth = self._depth_of(self._bounded(x, left, "code"))
         confidence = self._bounded(x, left, "confidence_code")
         return {
@@ -81,11 +79,11 @@ class DepthEstimationHead(BaseVisionHead):
         """A map in [0, 1] at output size. The sigmoid comes first: it is cheaper on a small map,
         and enlarging cannot leave its range.
         """  # noqa: D205
-        logits = self.part(keras.layers.Conv2D, f"{name}_logits", filters=1, kernel_size=1)(x)
+        logits = self.predict(x, 1, f"{name}_logits")
         unit = self.part(keras.layers.Activation, f"{name}_unit", activation="sigmoid")(logits)
-        if self.output_size:
-            return resize_to(self.part, unit, self.output_size, name)
-        return upsample(self.part, unit, factor, name)
+        enlarged = self.at_output_size(unit, factor, f"{name}_up")
+        # Named by a layer of its own, which is there when nothing has to be enlarged, too.
+        return self.part(keras.layers.Activation, name, activation="linear")(enlarged)
 
     def _depth_of(self, code: Tensor) -> Tensor:
         """Metres from the code, in float32: float16 would round a metre by a millimetre."""
@@ -115,6 +113,4 @@ class DepthEstimationHead(BaseVisionHead):
             "min_depth": self.min_depth,
             "max_depth": self.max_depth,
             "depth_encoding": self.depth_encoding,
-            "upsampling_factor": self.upsampling_factor,
-            "output_size": self.output_size,
         }

@@ -311,6 +311,7 @@ def _choose_runtime(wanted: str) -> Runtime:
         try:
             module = importlib.import_module(module_name)
             interpreter = _attribute(module, interpreter_path)
+            resolvers = _attribute(module, resolvers_path)
         # A binary package can fail to load in any way: ImportError, AttributeError, SystemError.
         except Exception as error:
             if _is_memory_error(error):
@@ -323,7 +324,6 @@ def _choose_runtime(wanted: str) -> Runtime:
             reasons[name] = "not installed" if missing else f"cannot be loaded ({error!r})"
             continue
         import_ms = (time.perf_counter() - started) * 1e3
-        resolvers = _attribute(module, resolvers_path)
         return Runtime(name, _version(name, module_name), interpreter, resolvers, import_ms)
     tried = ", ".join(f"{name}: {reason}" for name, reason in reasons.items())
     package = _RUNTIMES[0][0] if wanted == "any" else wanted
@@ -529,7 +529,9 @@ def _invoke_ms(interpreter: Any) -> float:
         interpreter.invoke()
     except (ValueError, RuntimeError) as error:
         raise MeasureError(
-            "run-failed", f"the interpreter failed while running the model: {error}"
+            "run-failed",
+            f"expected the model to run, received from the interpreter: {error}; "
+            "try the delegate none, or another runtime",
         ) from None
     return (time.perf_counter_ns() - started) / 1e6
 
@@ -689,8 +691,11 @@ def _file_facts(model: str) -> dict[str, Any]:
 
 
 def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
-    """Read an .npz by name. Pickled objects are refused with a ValueError."""
-    with np.load(path, allow_pickle=False) as archive:
+    """Read an .npz by name. Anything else, and pickled objects, are refused with a ValueError."""
+    archive = np.load(path, allow_pickle=False)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path} holds a single array without a name")
+    with archive:
         return {name: archive[name] for name in archive.files}
 
 

@@ -42,14 +42,20 @@ def fit(
         warmup_steps=warmup,
     )
     trainer = _Trainer(model, task)
-    trainer.compile(
-        optimizer=keras.optimizers.AdamW(schedule, weight_decay=weight_decay, clipnorm=1.0),
-        jit_compile=False,
-    )
+    trainer.compile(optimizer=_optimizer(model, schedule, weight_decay), jit_compile=False)
     with (progress or SilentProgress()).step("Training", steps) as step:
         report = _Report(step)
         trainer.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[report])
     return report.losses
+
+
+def _optimizer(model: keras.Model, schedule: Any, weight_decay: float) -> keras.optimizers.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) that decays kernels only, not biases and norm scales."""
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    # Variables made inside the first step would have TensorFlow trace the whole step twice.
+    optimizer.build(model.trainable_variables)
+    return optimizer
 
 
 class _Trainer(keras.Model):  # type: ignore[misc]

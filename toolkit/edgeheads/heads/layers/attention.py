@@ -6,7 +6,8 @@ import math
 
 import keras
 
-from edgeheads.errors import EdgeheadsError, unknown_name
+from edgeheads.errors import unknown_name
+from edgeheads.heads.layers.inputs import known_size
 from edgeheads.heads.layers.norm import normalize
 from edgeheads.heads.layers.part import Part, Tensor, prefixed
 
@@ -19,6 +20,8 @@ MAX_KEYS = 196
 _HEAD_DIM = 32
 # Ye et al. 2024 start lambda at 0.8 in all but the first layers.
 _LAMBDA_INIT = 0.8
+
+_POSITIONS = "attention over positions (attention_type 'cbam' is the one without)"
 
 
 def attend(
@@ -45,7 +48,8 @@ def attend(
 
 
 def _multi_head(part: Part, x: Tensor) -> Tensor:
-    height, width, channels = _static_shape(x)
+    height, width = known_size(x, _POSITIONS)
+    channels = x.shape[-1]
     heads = max(1, channels // _HEAD_DIM)
     queries = part(keras.layers.Reshape, "queries", target_shape=(height * width, channels))(x)
     y = part(
@@ -53,13 +57,16 @@ def _multi_head(part: Part, x: Tensor) -> Tensor:
         "attention",
         num_heads=heads,
         key_dim=max(1, channels // heads),
+        # A bias on the keys adds the same number to a whole row of scores: softmax cancels it.
+        use_bias=False,
     )(queries, _pooled_tokens(part, x))
     return part(keras.layers.Reshape, "map", target_shape=(height, width, channels))(y)
 
 
 def _differential(part: Part, x: Tensor) -> Tensor:
     """(softmax(Q1 K1) - lambda softmax(Q2 K2)) V, each head normalized by its RMS."""
-    height, width, channels = _static_shape(x)
+    height, width = known_size(x, _POSITIONS)
+    channels = x.shape[-1]
     heads = max(1, channels // (2 * _HEAD_DIM))
     dim = max(1, channels // heads)
     queries = part(keras.layers.Reshape, "queries", target_shape=(height * width, channels))(x)
@@ -74,7 +81,7 @@ def _differential(part: Part, x: Tensor) -> Tensor:
 
     def scores(which: int) -> Tensor:
         q = per_head(queries, f"query_{which}", use_bias=False)
-        # A bias on the keys adds the same number to a whole row of scores: softmax cancels it.
+        # No bias on the keys here either.
         k = per_head(tokens, f"key_{which}", use_bias=False)
         product = keras.ops.matmul(q, keras.ops.transpose(k, (0, 1, 3, 2)))
         scaled = part(keras.layers.Rescaling, f"scale_{which}", scale=1 / math.sqrt(dim))(product)
@@ -136,7 +143,8 @@ ATTENTION_TYPES = tuple(_BRANCHES)
 
 def _pooled_tokens(part: Part, x: Tensor) -> Tensor:
     """Return at most `MAX_KEYS` tokens [B, N, C] of the map, average-pooled where it has more."""
-    height, width, channels = _static_shape(x)
+    height, width = known_size(x, _POSITIONS)
+    channels = x.shape[-1]
     pool = math.ceil(math.sqrt(height * width / MAX_KEYS))
     if pool > 1:
         x = part(
@@ -144,13 +152,3 @@ def _pooled_tokens(part: Part, x: Tensor) -> Tensor:
         )(x)
         height, width = math.ceil(height / pool), math.ceil(width / pool)
     return part(keras.layers.Reshape, "keys", target_shape=(height * width, channels))(x)
-
-
-def _static_shape(x: Tensor) -> tuple[int, int, int]:
-    _, height, width, channels = x.shape
-    if height is None or width is None:
-        raise EdgeheadsError(
-            f"attention over positions needs the map's height and width, received shape "
-            f"{tuple(x.shape)}; give the model a fixed input size, or use attention_type='cbam'"
-        )
-    return height, width, channels

@@ -66,8 +66,13 @@ def upsample(part: Part, x: Tensor, factor: int, name: str) -> Tensor:
     return part(keras.layers.UpSampling2D, name, size=factor, interpolation="bilinear")(x)
 
 
-def resize_to(part: Part, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
-    """Bring height and width to `size`: by a whole factor where there is one."""
+def resize_to(part: Part, x: Tensor, size: tuple[int, int] | int, name: str) -> Tensor:
+    """Bring height and width to `size`, or enlarge by it where it is a number.
+
+    A size that is a whole multiple is reached by that factor, which every int8 runtime has.
+    """
+    if isinstance(size, int):
+        return upsample(part, x, size, name)
     height, width = x.shape[1], x.shape[2]
     if (height, width) == tuple(size):
         return x

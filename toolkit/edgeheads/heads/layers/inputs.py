@@ -11,7 +11,23 @@ import keras
 from edgeheads.errors import EdgeheadsError
 from edgeheads.heads.layers.part import Part, Tensor
 
-__all__ = ["as_maps", "input_shapes"]
+__all__ = ["as_list", "as_maps", "input_shapes", "known_size", "static_sizes"]
+
+
+def as_list(inputs: Any) -> list[Tensor]:
+    """Return a head's inputs as a list: of one, or of the values of a dictionary.
+
+    Raises:
+        EdgeheadsError: there are none.
+    """
+    if isinstance(inputs, dict):
+        inputs = inputs.values()
+    elif not isinstance(inputs, (list, tuple)):
+        inputs = [inputs]
+    tensors = list(inputs)
+    if not tensors:
+        raise EdgeheadsError("a head needs at least one feature map, received an empty list")
+    return tensors
 
 
 def input_shapes(shape: Any) -> list[tuple[int | None, ...]]:
@@ -33,14 +49,9 @@ def as_maps(part: Part, inputs: Any, grid_size: tuple[int, int] | None) -> list[
         EdgeheadsError: an input of another rank, maps that are not fine to coarse, or tokens that
             form no grid.
     """
-    if isinstance(inputs, dict):
-        inputs = list(inputs.values())
-    tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-    if not tensors:
-        raise EdgeheadsError("a head needs at least one feature map, received an empty list")
     maps = [
         _tokens_to_map(part, x, grid_size, f"tokens_{index}") if len(x.shape) == 3 else x
-        for index, x in enumerate(tensors)
+        for index, x in enumerate(as_list(inputs))
     ]
     for x in maps:
         if len(x.shape) != 4:
@@ -57,9 +68,7 @@ def as_maps(part: Part, inputs: Any, grid_size: tuple[int, int] | None) -> list[
     return maps
 
 
-def _tokens_to_map(
-    part: Part, x: Tensor, grid_size: tuple[int, int] | None, name: str
-) -> Tensor:
+def _tokens_to_map(part: Part, x: Tensor, grid_size: tuple[int, int] | None, name: str) -> Tensor:
     count, channels = x.shape[1], x.shape[2]
     if count is None:
         raise EdgeheadsError(
@@ -100,3 +109,18 @@ def static_sizes(maps: Sequence[Tensor]) -> list[tuple[int, int]]:
             "give the backbone a fixed input size"
         )
     return sizes
+
+
+def known_size(x: Tensor, purpose: str) -> tuple[int, int]:
+    """Return the (height, width) of a map.
+
+    Raises:
+        EdgeheadsError: they are not known when the head is built; the text says what needs them.
+    """
+    height, width = x.shape[1], x.shape[2]
+    if height is None or width is None:
+        raise EdgeheadsError(
+            f"{purpose} needs the map's height and width, received shape {tuple(x.shape)}; "
+            "give the model a fixed input size"
+        )
+    return height, width

@@ -1,0 +1,93 @@
+"""Gradient checkpointing: compute a stage again in the backward pass instead of keeping it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from edgeheads.heads.layers.part import Tensor
+
+__all__ = ["CHECKPOINT_BACKENDS", "recomputed"]
+
+CHECKPOINT_BACKENDS = ("tensorflow", "jax")
+
+
+def recomputed(
+    function: Callable[..., Tensor], layers: Sequence[keras.layers.Layer], dtype: Any
+) -> Callable[..., Tensor]:
+    """Return `function`, keeping only its arguments for the backward pass (Chen et al. 2016,
+    "Training Deep Nets with Sublinear Memory Cost").
+
+    Both passes see the same state: the second draws the same dropout masks, and does not move
+    the statistics of batch norm again.
+
+    Args:
+        function: from tensors to one tensor.
+        layers: every layer with variables that it calls, built.
+        dtype: the compute policy.
+    """  # noqa: D205
+    stage = _Recomputed(function, layers, dtype=dtype)
+    return lambda *tensors: stage(list(tensors))
+
+
+class _InContext(keras.layers.Layer):
+    """Runs a function as a layer does: the layers inside see `training` and the policy.
+
+    A backward pass runs after the forward pass has left its layers, so it finds neither.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._function = function
+
+    def call(self, tensors: list[Tensor]) -> Tensor:
+        return self._function(*tensors)
+
+
+class _Recomputed(keras.layers.Layer):
+    """See `recomputed`."""
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        layers: Sequence[keras.layers.Layer],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._function = function
+        self._used = list(layers)
+
+    def call(self, tensors: list[Tensor], training: bool | None = None) -> Tensor:
+        variables = [variable for layer in self._used for variable in layer.variables]
+        learned = [variable for variable in variables if variable.trainable]
+        state = [variable for variable in variables if not variable.trainable]
+        state_before = [(variable, variable.value) for variable in state]
+
+        def pure(*arguments: Tensor) -> list[Tensor]:
+            values, inputs = arguments[: len(learned)], arguments[len(learned) :]
+            mapping = [*zip(learned, values, strict=True), *state_before]
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                stage = _InContext(self._function, dtype=self.dtype_policy)
+                result = stage(list(inputs), training=training)
+            return [result, *(scope.get_current_value(variable) for variable in state)]
+
+        result, *state_after = _checkpoint(pure)(
+            *(variable.value for variable in learned), *tensors
+        )
+        for variable, value in zip(state, state_after, strict=True):
+            variable.assign(value)
+        return result
+
+
+def _checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        wrapped: Callable[..., Any] = tf.recompute_grad(function)
+    else:
+        import jax
+
+        wrapped = jax.checkpoint(function)
+    return wrapped
