@@ -43,6 +43,12 @@ __all__ = ["ConvertResult", "convert"]
 _GOLDEN_IMAGES = 4
 _BATCH = 16
 
+_PRESETS = {
+    "default": HeadConfiguration.get_default_config,
+    "efficient": HeadConfiguration.get_efficient_config,
+    "high_performance": HeadConfiguration.get_high_performance_config,
+}
+
 
 @dataclass
 class ConvertResult:
@@ -116,7 +122,7 @@ def convert(
     """
     progress = progress or SilentProgress()
     task = get_task(recipe.task)
-    _make_deterministic(recipe.seed)
+    _set_up_backend(recipe.seed)
     _prepare_folder(folder)
     result = ConvertResult(recipe, folder, folder / "model.keras")
 
@@ -174,13 +180,15 @@ def bench_bundles(
 # Stages
 
 
-def _make_deterministic(seed: int) -> None:
+def _set_up_backend(seed: int) -> None:
     """The same recipe gives the same file, bit for bit, on the same machine and versions."""
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+        # Rewriting the training graph takes longer than a short training gains from it.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def _prepare_folder(folder: Path) -> None:
@@ -235,7 +243,7 @@ def _train(
         width=section.width,
         levels=section.levels,
     )
-    preset = HeadConfiguration.get_preset(recipe.head.preset, task.type)
+    preset = _PRESETS[recipe.head.preset](task.type)
     # The preset's factor is for a head on its own; here the output is as large as the input.
     preset.pop("upsampling_factor", None)
     model = build_model(backbone, task.type, **{**preset, **recipe.head.options})

@@ -206,5 +206,5 @@ def _hint(location: tuple[int | str, ...]) -> str:
     for part in location[:-1]:
         section = type(getattr(Recipe.model_construct(), str(part)))
     known = sorted(section.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), known, n=2, cutoff=0.5)
+    close = difflib.get_close_matches(str(location[-1]), known, n=2, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -68,14 +69,15 @@ def terminal_progress(*, silent: bool = False) -> Iterator[Progress]:
     if silent:
         yield SilentProgress()
         return
-    with Progress(
+    # A descriptor of its own: the bars stay visible while native log lines are held back.
+    with os.fdopen(os.dup(2), "w", encoding="utf-8") as terminal, Progress(
         SpinnerColumn(),
         TextColumn("{task.description:<32}"),
         BarColumn(bar_width=32),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=Console(file=terminal),
     ) as bars:
         yield _RichProgress(bars)
 

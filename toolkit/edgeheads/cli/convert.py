@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,10 @@ import click
 
 from edgeheads.cli.console import print_json, terminal_progress
 from edgeheads.cli.options import chosen_device, device_options, json_option
-from edgeheads.errors import CheckFailedError, EdgeheadsError
+from edgeheads.errors import CheckFailedError, EdgeheadsError, MissingDependencyError
 
 if TYPE_CHECKING:
+    from edgeheads.convert import ConvertResult
     from edgeheads.recipe import Recipe
 
 _SIZE_HELP = "Network input, in pixels: 128, or 192x256 (height x width)."
@@ -70,14 +72,9 @@ def convert(
 
         click.echo(recipe_to_yaml(recipe), nl=False)
         return
-    # TensorFlow's native log is noise to a user; set before it is first imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with terminal_progress(silent=as_json) as progress:
         with progress.step("Starting TensorFlow"):
-            try:
-                from edgeheads.convert import convert as run
-            except ImportError as error:
-                raise _missing(error) from None
+            run = _load_pipeline()
         result = run(
             recipe,
             out or Path("out", _run_name(recipe)),
@@ -153,7 +150,16 @@ def _run_name(recipe: Recipe) -> str:
     return name if source == "synthetic" else f"{name}-{Path(source).resolve().name}"
 
 
-def _missing(error: ImportError) -> Exception:
-    from edgeheads.errors import MissingDependencyError
+def _load_pipeline() -> Callable[..., ConvertResult]:
+    """Import TensorFlow and what needs it, without the banner it greets with."""
+    from edgeheads.nativelog import captured_native_log
 
-    return MissingDependencyError(error.name or str(error), "convert", "converting a model")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with captured_native_log():
+            from edgeheads.convert import convert as run
+    except ImportError as error:
+        raise MissingDependencyError(
+            error.name or str(error), "convert", "converting a model"
+        ) from None
+    return run

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from edgeheads.errors import EdgeheadsError, MissingDependencyError, RuntimeFailureError
+from edgeheads.export.compact import compact
+from edgeheads.nativelog import captured_native_log
 from edgeheads.tasks.base import Array
 
 __all__ = ["convert_to_tflite"]
@@ -45,7 +45,7 @@ def convert_to_tflite(
         raise EdgeheadsError(
             f"a .tflite file needs a fixed input size, received {tuple(graph.inputs[0].shape)}"
         )
-    with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder, _quiet() as log:
+    with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder, captured_native_log() as log:
         archive = keras.export.ExportArchive()
         archive.track(graph)
         archive.add_endpoint(
@@ -65,7 +65,7 @@ def convert_to_tflite(
             raise RuntimeFailureError(
                 f"the converter refuses this graph as {precision}: {_reason(error, log())}"
             ) from error
-    return content
+    return compact(content)
 
 
 def _configure(
@@ -142,23 +142,3 @@ def _tensorflow() -> tuple[Any, Any]:
     except ImportError:
         raise MissingDependencyError("tensorflow", "convert", "converting a model") from None
     return tf, keras
-
-
-@contextmanager
-def _quiet() -> Iterator[Callable[[], str]]:
-    """Keep the converter's native log lines off the terminal; yield a function that returns them."""
-    with tempfile.TemporaryFile() as log:
-        saved = os.dup(2)
-        os.dup2(log.fileno(), 2)
-        try:
-
-            def read() -> str:
-                log.seek(0)
-                return log.read().decode(errors="replace")
-
-            yield read
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-
-

@@ -1,0 +1,99 @@
+"""RGB-D folders: readings, gaps, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeheads.data.rgbd import RgbdFolder, find_rgbd_pairs, read_depth
+from edgeheads.errors import EdgeheadsError
+
+
+def write_pair(folder: Path, stem: str, raw: np.ndarray, size: tuple[int, int] | None = None) -> None:
+    (folder / "color").mkdir(parents=True, exist_ok=True)
+    (folder / "depth").mkdir(parents=True, exist_ok=True)
+    height, width = size or raw.shape
+    Image.new("RGB", (width, height), (10, 20, 30)).save(folder / "color" / f"{stem}.jpg")
+    Image.fromarray(raw).save(folder / "depth" / f"{stem}.png")
+
+
+def test_millimetres_become_metres_and_gaps_become_zero(tmp_path: Path) -> None:
+    write_pair(tmp_path, "a", np.array([[0, 1500], [65535, 65534]], np.uint16))
+    sample = RgbdFolder(find_rgbd_pairs(tmp_path))[0]
+    np.testing.assert_allclose(sample.depth, [[0, 1.5], [0, 65.534]], rtol=1e-6)
+    assert sample.image.shape == (2, 2, 3)
+    assert sample.name.endswith("a.jpg")
+
+
+def test_depth_unit_scales_integers_only(tmp_path: Path) -> None:
+    write_pair(tmp_path, "a", np.array([[2000]], np.uint16))
+    np.save(tmp_path / "metres.npy", np.array([[2.5, np.nan, np.inf, -1.0]], np.float32))
+    assert read_depth(tmp_path / "depth" / "a.png", 0.0002).tolist() == [[pytest.approx(0.4)]]
+    assert read_depth(tmp_path / "metres.npy", 0.0002).tolist() == [[2.5, 0, 0, 0]]
+
+
+def test_pairs_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for stem in ("b", "a", "c"):
+        write_pair(tmp_path, stem, np.array([[1]], np.uint16))
+    assert [color.stem for color, _ in find_rgbd_pairs(tmp_path)] == ["a", "b", "c"]
+    assert len(list(RgbdFolder(find_rgbd_pairs(tmp_path)))) == 3
+
+
+def test_depth_of_another_size_is_refused(tmp_path: Path) -> None:
+    write_pair(tmp_path, "a", np.array([[1, 2]], np.uint16), size=(4, 6))
+    with pytest.raises(EdgeheadsError, match=r"expected 6x4, received 2x1; register the depth"):
+        RgbdFolder(find_rgbd_pairs(tmp_path))[0]
+
+
+def test_map_without_a_reading_is_refused(tmp_path: Path) -> None:
+    write_pair(tmp_path, "a", np.array([[0, 65535]], np.uint16))
+    with pytest.raises(EdgeheadsError, match=r"a\.png has no reading: every pixel is 0, 65535"):
+        RgbdFolder(find_rgbd_pairs(tmp_path))[0]
+
+
+def test_eight_bits_are_no_depth(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[7]], np.uint8)).save(tmp_path / "d.png")
+    with pytest.raises(EdgeheadsError, match="has 8 bits a pixel; expected 16-bit integers"):
+        read_depth(tmp_path / "d.png", 0.001)
+
+
+def test_rendering_of_depth_is_no_depth(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "d.png")
+    with pytest.raises(EdgeheadsError, match=r"must have one channel, received shape \(2, 2, 3\)"):
+        read_depth(tmp_path / "d.png", 0.001)
+
+
+def test_picture_without_depth_is_refused(tmp_path: Path) -> None:
+    for stem in ("a", "b"):
+        write_pair(tmp_path, stem, np.array([[1]], np.uint16))
+    (tmp_path / "depth" / "b.png").unlink()
+    with pytest.raises(EdgeheadsError, match=r"1 of 2 pictures .* the first is b\.jpg"):
+        find_rgbd_pairs(tmp_path)
+
+
+def test_folder_names_are_said(tmp_path: Path) -> None:
+    with pytest.raises(EdgeheadsError, match="no folder of pictures; expected one called color or"):
+        find_rgbd_pairs(tmp_path)
+
+
+def test_pickled_depth_is_not_loaded(tmp_path: Path) -> None:
+    np.save(tmp_path / "d.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    with pytest.raises(EdgeheadsError, match=r"d\.npy cannot be read \(Object arrays cannot"):
+        read_depth(tmp_path / "d.npy", 0.001)
+
+
+@pytest.mark.skipif(
+    not Path(__file__).parents[2].joinpath("../shared/data/depth_rgbd").is_dir(),
+    reason="../shared/data/depth_rgbd is not there",
+)
+def test_real_frames_are_read() -> None:
+    folder = Path(__file__).parents[2] / "../shared/data/depth_rgbd"
+    source = RgbdFolder(find_rgbd_pairs(folder))
+    assert len(source) == 100
+    depth = source[0].depth
+    assert depth is not None
+    assert depth.shape == (480, 640)
+    assert 0.3 < depth[depth > 0].min() < depth.max() < 10

@@ -1,0 +1,56 @@
+"""Splits: stated, disjoint, stable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeheads.data.sources import open_source, split_items
+from edgeheads.errors import EdgeheadsError
+
+DATA = {
+    "source": "synthetic",
+    "train_samples": 3,
+    "test_samples": 2,
+    "split": "tail",
+    "test_fraction": 0.2,
+    "depth_unit": 0.001,
+}
+
+
+def test_tail_takes_the_last_ones() -> None:
+    assert split_items(list("abcde"), "tail", 0.4, key=str) == (["a", "b", "c"], ["d", "e"])
+
+
+def test_hash_keeps_items_where_they_are_when_others_come() -> None:
+    few = [f"image{i}" for i in range(200)]
+    train, test = split_items(few, "hash", 0.25, key=str)
+    more_train, more_test = split_items([*few, "new1", "new2"], "hash", 0.25, key=str)
+    assert set(train) <= set(more_train)
+    assert set(test) <= set(more_test)
+    assert sorted(train + test) == sorted(few)
+    assert 30 <= len(test) <= 70
+
+
+def test_synthetic_splits_have_their_counts_and_share_no_scene() -> None:
+    train, test = (open_source(DATA, split, size=(32, 32), seed=0) for split in ("train", "test"))
+    assert (len(train), len(test)) == (3, 2)
+    assert not any(np.array_equal(a.image, b.image) for a in train for b in test)
+
+
+def test_folder_errors(tmp_path: Path) -> None:
+    def problem(source: Path, fraction: float = 0.2) -> str:
+        with pytest.raises(EdgeheadsError) as caught:
+            data = {**DATA, "source": str(source), "test_fraction": fraction}
+            open_source(data, "test", size=(32, 32), seed=0)
+        return str(caught.value)
+
+    assert "nowhere does not exist; give one with --data DIR" in problem(tmp_path / "nowhere")
+    assert problem(tmp_path).endswith("is empty")
+    for folder in ("color", "depth"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.ones((2, 2), np.uint8)).save(tmp_path / folder / "a.png")
+    assert "has 1 samples, too few for a test split with test_fraction 0.2" in problem(tmp_path)
