@@ -12,7 +12,9 @@ from edgeheads.data.rgbd import RgbdFolder, find_rgbd_pairs, read_depth
 from edgeheads.errors import EdgeheadsError
 
 
-def write_pair(folder: Path, stem: str, raw: np.ndarray, size: tuple[int, int] | None = None) -> None:
+def write_pair(
+    folder: Path, stem: str, raw: np.ndarray, size: tuple[int, int] | None = None
+) -> None:
     (folder / "color").mkdir(parents=True, exist_ok=True)
     (folder / "depth").mkdir(parents=True, exist_ok=True)
     height, width = size or raw.shape

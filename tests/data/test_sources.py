@@ -43,8 +43,8 @@ def test_synthetic_splits_have_their_counts_and_share_no_scene() -> None:
 
 def test_folder_errors(tmp_path: Path) -> None:
     def problem(source: Path, fraction: float = 0.2) -> str:
+        data = {**DATA, "source": str(source), "test_fraction": fraction}
         with pytest.raises(EdgeheadsError) as caught:
-            data = {**DATA, "source": str(source), "test_fraction": fraction}
             open_source(data, "test", size=(32, 32), seed=0)
         return str(caught.value)
 

@@ -11,9 +11,19 @@ import sys
 import numpy as np
 import pytest
 
-from edgeheads.data import synthetic
-from edgeheads.data.render import Box, Camera, Cylinder, Room, Sphere, occluded, rotation, trace
 from edgeheads.data.sample import Sample
+from edgeheads.data.scenes import layout, picture
+from edgeheads.data.scenes.raycast import (
+    Box,
+    Camera,
+    Cylinder,
+    Room,
+    Sphere,
+    occluded,
+    rotation,
+    trace,
+)
+from edgeheads.data.scenes.textures import TEXTURES
 from edgeheads.data.synthetic import CLASS_NAMES, MAX_DEPTH_M, MIN_DEPTH_M, SyntheticScenes
 from edgeheads.errors import EdgeheadsError
 
@@ -270,7 +280,7 @@ def test_depth_is_everywhere_and_in_range():
 
 def test_farthest_corner_of_any_room_is_in_range():
     for number in range(300):
-        scene = synthetic._random_scene(np.random.default_rng(number), (64, 64))
+        scene = layout.random_scene(np.random.default_rng(number), (64, 64))
         corners = np.array(np.meshgrid(*zip(scene.room.lower, scene.room.upper, strict=True)))
         offsets = corners.reshape(3, -1).T - np.array(scene.camera.position)
         assert (offsets @ scene.camera.axes[:, 2]).max() < MAX_DEPTH_M
@@ -330,8 +340,8 @@ def test_objects_rest_on_something():
     """On the floor, on another object, or under the ceiling: what floats has no learnable depth."""
     kinds = {"floor": 0, "object": 0, "ceiling": 0}
     for number in range(100):
-        scene = synthetic._random_scene(np.random.default_rng(number), (64, 64))
-        halves = [synthetic._half_height_and_reach(shape)[0] for shape in scene.shapes]
+        scene = layout.random_scene(np.random.default_rng(number), (64, 64))
+        halves = [layout.half_height_and_reach(shape)[0] for shape in scene.shapes]
         tops = [s.centre[1] - half for s, half in zip(scene.shapes, halves, strict=True)]
         assert 2 <= len(scene.shapes) <= 6
         for shape, half in zip(scene.shapes, halves, strict=True):
@@ -360,7 +370,7 @@ def test_images_show_something_and_are_not_burnt_out(samples):
 def test_images_have_sensor_noise_that_the_scene_does_not_explain():
     """Two photographs of one radiance differ by a few grey levels, everywhere."""
     flat = np.full((3, 64, 64), 0.5, np.float32)
-    one, other = (synthetic._photograph(flat, np.random.default_rng(seed)) for seed in (1, 2))
+    one, other = (picture.photograph(flat, np.random.default_rng(seed)) for seed in (1, 2))
     for image in (one, other):
         noise = np.diff(image[20:44, 20:44].astype(float), axis=1).std() / math.sqrt(2)
         assert 0.3 < noise < 12
@@ -369,24 +379,24 @@ def test_images_have_sensor_noise_that_the_scene_does_not_explain():
 
 def test_shadows_darken(monkeypatch):
     """The same scenes without occlusion are brighter, and nowhere darker."""
-    scene = synthetic._random_scene(np.random.default_rng(4), (64, 64))
+    scene = layout.random_scene(np.random.default_rng(4), (64, 64))
     camera = scene.camera
     hits = trace(camera, scene.room, scene.shapes, *camera.pixel_centres())
-    shaded = synthetic._shade(scene, hits)
-    monkeypatch.setattr(synthetic, "occluded", lambda shapes, light, points: points[0] > np.inf)
-    unshaded = synthetic._shade(scene, hits)
+    shaded = picture.shade(scene, hits)
+    monkeypatch.setattr(picture, "occluded", lambda shapes, light, points: points[0] > np.inf)
+    unshaded = picture.shade(scene, hits)
     assert (shaded <= unshaded + 1e-6).all()
     assert 0.005 < (shaded < 0.98 * unshaded).any(axis=0).mean() < 0.7
 
 
-@pytest.mark.parametrize("name", sorted(synthetic._TEXTURES))
+@pytest.mark.parametrize("name", sorted(TEXTURES))
 def test_textures_stay_in_range_and_fade_when_unresolved(name):
     """A pattern much finer than a pixel becomes its mean instead of aliasing."""
     rng = np.random.default_rng(0)
     lattice = rng.random((64, 64), dtype=np.float32)
     u, v = rng.uniform(-20, 20, (2, 4000)).astype(np.float32)
     fine, coarse = np.full_like(u, 0.01), np.full_like(u, 40.0)
-    texture = synthetic._TEXTURES[name]
+    texture = TEXTURES[name]
     near, far = texture(u, v, fine, fine, lattice), texture(u, v, coarse, coarse, lattice)
     assert near.min() > -1e-3
     assert near.max() < 1 + 1e-3

@@ -1,0 +1,1 @@
+"""The renderer: ray casting, textures, random layouts, and the camera. NumPy only."""
