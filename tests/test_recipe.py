@@ -139,7 +139,7 @@ def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
 def test_missing_file_and_unknown_name(tmp_path: Path) -> None:
     with pytest.raises(EdgeheadsError, match=r"nowhere\.yaml does not exist; the ones that ship"):
         load_recipe(tmp_path / "nowhere.yaml")
-    with pytest.raises(EdgeheadsError, match="did you mean depth-mobilenet_v2_0.35-128"):
+    with pytest.raises(EdgeheadsError, match=r"did you mean depth-mobilenet_v2_0\.35-128"):
         load_recipe("depth-mobilenet_v2_0.35-12")
 
 

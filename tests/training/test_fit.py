@@ -80,8 +80,8 @@ def test_loss_falls_and_statistics_are_usable_after_few_steps() -> None:
 
 def test_divergence_is_an_error_with_the_step() -> None:
     model = tiny_model()
+    model.layers[1].kernel.assign(np.full(model.layers[1].kernel.shape, np.nan))
     with pytest.raises(EdgeheadsError, match=r"training diverged: the loss is nan after 1 steps"):
-        model.layers[1].kernel.assign(np.full(model.layers[1].kernel.shape, np.nan))
         fit(model, batches(3), TASK, learning_rate=1e-2)
 
 

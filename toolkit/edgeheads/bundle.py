@@ -1,12 +1,12 @@
 """The Bundle: a folder with a .tflite file and everything needed to use and to prove it.
 
-    model.tflite         the file itself
-    manifest.json        schema version, hashes, versions, contract, recipe, baseline
-    recipe.yaml          the resolved recipe, which reproduces the file
-    labels.txt           one class name a line; empty for tasks without classes
-    golden.npz           a few input images, and the outputs they must give
-    verification.json, evaluation.json, benchmark.json
-                         measurements; each names the SHA-256 of the file it measured
+model.tflite         the file itself
+manifest.json        schema version, hashes, versions, contract, recipe, baseline
+recipe.yaml          the resolved recipe, which reproduces the file
+labels.txt           one class name a line; empty for tasks without classes
+golden.npz           a few input images, and the outputs they must give
+verification.json, evaluation.json, benchmark.json
+                     measurements; each names the SHA-256 of the file it measured
 """
 
 from __future__ import annotations
@@ -193,7 +193,8 @@ def write_atomically(path: Path, text: str) -> None:
 def _fill(draft: Path, content: BundleContent) -> None:
     (draft / _MODEL).write_bytes(content.model)
     with (draft / _GOLDEN).open("wb") as file:
-        np.savez_compressed(file, **dict(content.golden))
+        arrays: dict[str, Any] = dict(content.golden)
+        np.savez_compressed(file, **arrays)
     (draft / "labels.txt").write_text(
         "".join(f"{label}\n" for label in content.contract.labels), encoding="utf-8"
     )
@@ -241,7 +242,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["schema_version"]
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise EdgeheadsError(f"{path} is not a manifest ({error}); convert the model again") from None
+        raise EdgeheadsError(
+            f"{path} is not a manifest ({error}); convert the model again"
+        ) from None
     if version != SCHEMA_VERSION:
         raise EdgeheadsError(
             f"{path} has schema version {version!r}, this edgeheads reads {SCHEMA_VERSION}; "

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeheads.data.sample import Sample
 from edgeheads.errors import unknown_name
 
 __all__ = ["AUGMENTATIONS", "augment"]
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 def augment(sample: Sample, names: Sequence[str], rng: np.random.Generator) -> Sample:
@@ -27,19 +31,18 @@ def flip(sample: Sample, rng: np.random.Generator) -> Sample:
     if rng.random() < 0.5:
         return sample
 
-    def mirrored(values):  # type: ignore[no-untyped-def]
-        return None if values is None else np.ascontiguousarray(values[:, ::-1])
+    def mirrored(values: NDArray[_Scalar]) -> NDArray[_Scalar]:
+        return np.ascontiguousarray(values[:, ::-1])
 
-    normals = mirrored(sample.normals)
-    if normals is not None:
-        normals = normals * np.array([-1, 1, 1], np.float32)
-    return replace(
-        sample,
-        image=mirrored(sample.image),
-        depth=mirrored(sample.depth),
-        normals=normals,
-        instances=mirrored(sample.instances),
-    )
+    sample = replace(sample, image=mirrored(sample.image))
+    if sample.depth is not None:
+        sample = replace(sample, depth=mirrored(sample.depth))
+    if sample.instances is not None:
+        sample = replace(sample, instances=mirrored(sample.instances))
+    if sample.normals is not None:
+        across = np.array([-1, 1, 1], np.float32)
+        sample = replace(sample, normals=mirrored(sample.normals) * across)
+    return sample
 
 
 def color(sample: Sample, rng: np.random.Generator) -> Sample:

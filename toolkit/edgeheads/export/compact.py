@@ -27,7 +27,9 @@ def compact(model: bytes) -> bytes:
     """
     schema, flatbuffers = _schema()
 
-    class SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
+    base: Any = flatbuffers.Builder
+
+    class SharingBuilder(base):
         """Writes equal vectors once."""
 
         def __init__(self) -> None:

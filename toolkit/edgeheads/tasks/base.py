@@ -52,7 +52,7 @@ class Metric:
 
 
 class Evaluator(ABC):
-    """Accumulates predictions against labels. The result does not depend on how they are batched."""
+    """Accumulates predictions against labels; how they are batched makes no difference."""
 
     @abstractmethod
     def update(self, prediction: Prediction, sample: Sample) -> None:

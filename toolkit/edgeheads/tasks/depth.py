@@ -86,7 +86,10 @@ class DepthTask(Task):
             self.check(sample)
             known = sample.depth[sample.depth > 0]  # type: ignore[index,operator]
             readings.append(known[:: max(1, known.size // 4096)])
-        return {"kind": "median depth of the training set", "depth": float(np.median(np.concatenate(readings)))}
+        return {
+            "kind": "median depth of the training set",
+            "depth": float(np.median(np.concatenate(readings))),
+        }
 
     def decode(self, outputs: Mapping[str, Array], decoding: Mapping[str, Any]) -> Prediction:
         """Return depth [H, W] in metres and, where the file has it, confidence [H, W] in [0, 1]."""
@@ -114,7 +117,7 @@ class DepthTask(Task):
         return DepthEvaluator(decoding.get("min_depth", 0.0), decoding.get("max_depth", math.inf))
 
     def draw(self, image: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
-        """Return the image and its depth map side by side, near is bright, with a scale in metres."""
+        """Return the image beside its depth map: near is bright, with a scale in metres."""
         depth = prediction["depth"]
         low, high = (float(value) for value in np.percentile(depth, (1, 99)))
         high = max(high, low * 1.01)
@@ -153,7 +156,8 @@ class DepthEvaluator(Evaluator):
         y, p = truth[valid].astype(np.float64), depth[valid].astype(np.float64)
         if not np.isfinite(p).all():
             raise EdgeheadsError(
-                f"the model predicts NaN or infinite depth on {sample.name}; train or convert it again"
+                f"the model predicts NaN or infinite depth on {sample.name}; "
+                "train or convert it again"
             )
         ratio = np.maximum(p / y, y / np.maximum(p, 1e-9))
         self._per_image.append(

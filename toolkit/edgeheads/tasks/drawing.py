@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,7 +26,7 @@ _PALETTE = np.array(
 _SCALE_WIDTH = 72
 
 
-def colorize(values: NDArray[np.floating]) -> NDArray[np.uint8]:  # type: ignore[type-arg]
+def colorize(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """Return values in [0, 1] as colours [..., 3], from dark to light."""
     at = np.clip(np.nan_to_num(values), 0, 1) * (len(_PALETTE) - 1)
     low = np.minimum(at.astype(np.intp), len(_PALETTE) - 2)

@@ -17,7 +17,7 @@ from edgeheads.tasks.base import Array, Task
 __all__ = ["TrainingBatches"]
 
 
-class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
+class TrainingBatches(keras.utils.PyDataset):
     """An endless stream of training batches, cut into `steps`; batch i is always the same.
 
     Each pass over the samples has an order of its own.

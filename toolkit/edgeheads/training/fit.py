@@ -49,7 +49,9 @@ def fit(
     return report.losses
 
 
-def _optimizer(model: keras.Model, schedule: Any, weight_decay: float) -> keras.optimizers.Optimizer:
+def _optimizer(
+    model: keras.Model, schedule: Any, weight_decay: float
+) -> keras.optimizers.Optimizer:
     """AdamW (Loshchilov & Hutter 2019) that decays kernels only, not biases and norm scales."""
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
@@ -58,7 +60,7 @@ def _optimizer(model: keras.Model, schedule: Any, weight_decay: float) -> keras.
     return optimizer
 
 
-class _Trainer(keras.Model):  # type: ignore[misc]
+class _Trainer(keras.Model):
     """Lets Keras' training loop call a task's loss, which sees all outputs at once."""
 
     def __init__(self, model: keras.Model, task: Task) -> None:
@@ -75,7 +77,7 @@ class _Trainer(keras.Model):  # type: ignore[misc]
         return self.task.loss(y, y_pred)
 
 
-class _Report(keras.callbacks.Callback):  # type: ignore[misc]
+class _Report(keras.callbacks.Callback):
     def __init__(self, step: Step) -> None:
         super().__init__()
         self._step = step
