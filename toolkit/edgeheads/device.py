@@ -86,7 +86,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _parse(path: Path, content: dict[str, Any]) -> DeviceProfile:
-    types = {field.name: {"str": str, "int": int}[str(field.type)] for field in fields(DeviceProfile)}
+    types = {
+        field.name: {"str": str, "int": int}[str(field.type)] for field in fields(DeviceProfile)
+    }
     for key, value in content.items():
         if key not in types:
             raise EdgeheadsError(f"{path}: {unknown_name('key', str(key), types)}")

@@ -49,9 +49,7 @@ def evaluate(
     """
     data = data or bundle.recipe["data"]
     task = get_task(bundle.task)
-    source = open_source(
-        data, "test", size=bundle.contract.image.size, seed=bundle.recipe["seed"]
-    )
+    source = open_source(data, "test", size=bundle.contract.image.size, seed=bundle.recipe["seed"])
     scores = score(
         task,
         bundle.contract.decoding,

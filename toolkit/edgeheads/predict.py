@@ -38,9 +38,7 @@ def predict_images(
         image = read_rgb(path)
         [prediction] = predict([resize_rgb(image, bundle.contract.image.size)])
         shrink = min(1.0, _MAX_SIDE / max(image.shape[:2]))
-        shown = resize_rgb(
-            image, (round(image.shape[0] * shrink), round(image.shape[1] * shrink))
-        )
+        shown = resize_rgb(image, (round(image.shape[0] * shrink), round(image.shape[1] * shrink)))
         target = folder / f"{path.stem}-{bundle.task}.png"
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ def _plain_float(value: object) -> object:
         except ValueError:
             return value
     if isinstance(value, bool):
-        raise ValueError("must be a number")  # noqa: TRY004 - pydantic collects ValueError
+        raise ValueError("must be a number")
     return value
 
 

@@ -53,9 +53,7 @@ def verify(bundle: Bundle, session: DeviceSession) -> list[Check]:
     facts = session.inspect(bundle.model_path)
     golden = bundle.golden()
     prepared = np.concatenate([bundle.contract.image.prepare(image) for image in golden["images"]])
-    outputs = session.predict(
-        bundle.model_path, {bundle.contract.image.tensor.name: prepared}
-    )
+    outputs = session.predict(bundle.model_path, {bundle.contract.image.tensor.name: prepared})
     checks = [
         _tensors(bundle, facts),
         _built_in(facts),
@@ -78,7 +76,9 @@ def verify(bundle: Bundle, session: DeviceSession) -> list[Check]:
 
 
 def _tensors(bundle: Bundle, facts: Mapping[str, Any]) -> Check:
-    promised = {spec.name: spec for spec in (bundle.contract.image.tensor, *bundle.contract.outputs)}
+    promised = {
+        spec.name: spec for spec in (bundle.contract.image.tensor, *bundle.contract.outputs)
+    }
     found = {fact["name"]: tensor_spec(fact) for fact in (*facts["inputs"], *facts["outputs"])}
     wrong = sorted(
         name for name in promised.keys() | found.keys() if promised.get(name) != found.get(name)

@@ -46,14 +46,7 @@ def convert_to_tflite(
             f"a .tflite file needs a fixed input size, received {tuple(graph.inputs[0].shape)}"
         )
     with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder, captured_native_log() as log:
-        archive = keras.export.ExportArchive()
-        archive.track(graph)
-        archive.add_endpoint(
-            "serving_default",
-            lambda image: graph(image, training=False),
-            input_signature=[tf.TensorSpec(shape, tf.float32, name=_INPUT)],
-        )
-        archive.write_out(folder, verbose=False)
+        _save_as_constants(tf, graph, shape, folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         feed = _configure(tf, converter, precision, calibration, shape)
@@ -66,6 +59,30 @@ def convert_to_tflite(
                 f"the converter refuses this graph as {precision}: {_reason(error, log())}"
             ) from error
     return compact(content)
+
+
+def _save_as_constants(tf: Any, graph: Any, shape: tuple[int, ...], folder: str) -> None:
+    """Save the graph as a SavedModel with one signature, its weights as constants.
+
+    Variables would be traced, written and read back one by one, which takes several times as long
+    as the conversion itself; and those of a Keras 3 model that is saved without Keras' own export
+    stay variables in the .tflite file, which then cannot be calibrated.
+    """
+    trainable = [tf.constant(variable) for variable in graph.trainable_variables]
+    state = [tf.constant(variable) for variable in graph.non_trainable_variables]
+
+    def serve(image: Any) -> dict[str, Any]:
+        found: dict[str, Any] = graph.stateless_call(trainable, state, image, training=False)[0]
+        return found
+
+    module = tf.Module()
+    module.serve = tf.function(
+        serve,
+        input_signature=[tf.TensorSpec(shape, tf.float32, name=_INPUT)],
+        autograph=False,
+    )
+    signature = module.serve.get_concrete_function()
+    tf.saved_model.save(module, folder, signatures={"serving_default": signature})
 
 
 def _configure(
