@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+from edgeheads.runtime import BenchSettings
+
+if TYPE_CHECKING:
+    from edgeheads.convert import ConvertResult
+    from edgeheads.recipe import Recipe
+
+QUICK_BENCH = BenchSettings(warmup_runs=1, min_warmup_seconds=0.0, runs=3, max_seconds=5.0)
 
 
 @dataclass(frozen=True)
@@ -79,3 +87,33 @@ def _convert(saved_model: str, quantize: bool) -> bytes:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.int8
     return converter.convert()
+
+
+def tiny_recipe(**changes: Any) -> Recipe:
+    """Return a recipe that converts in seconds."""
+    from edgeheads.recipe import load_recipe
+
+    return load_recipe("depth-mobilenet_v2_0.35-128").with_values(
+        **{
+            "input_size": 64,
+            "backbone": {"name": "tiny"},
+            "head.options": {"min_depth": 0.4, "max_depth": 10.0, "hidden_dim": 16},
+            "data.train_samples": 6,
+            "data.test_samples": 3,
+            "training.steps": 3,
+            "training.batch_size": 4,
+            "export.precisions": ["float32", "float16", "int8"],
+            "export.calibration_samples": 6,
+            **changes,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> ConvertResult:
+    """A whole conversion, made once. Copy a Bundle before changing it."""
+    pytest.importorskip("tensorflow")
+    from edgeheads.convert import convert
+
+    folder = tmp_path_factory.mktemp("converted") / "run"
+    return convert(tiny_recipe(), folder, bench_settings=QUICK_BENCH)

@@ -1,0 +1,179 @@
+"""The pipeline, end to end on a tiny network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from conftest import QUICK_BENCH, tiny_recipe
+
+from edgeheads.bundle import Bundle
+from edgeheads.errors import EdgeheadsError
+
+pytest.importorskip("tensorflow")
+
+from edgeheads.convert import convert  # noqa: E402
+from edgeheads.recipe import load_recipe  # noqa: E402
+
+if TYPE_CHECKING:
+    from edgeheads.convert import ConvertResult
+
+PRECISIONS = ("float32", "float16", "int8")
+
+
+def test_there_is_a_bundle_per_precision_and_the_model(converted: ConvertResult) -> None:
+    names = sorted(path.name for path in converted.folder.iterdir())
+    assert names == ["float16", "float32", "int8", "model.keras", "recipe.yaml"]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_file_is_verified(converted: ConvertResult, precision: str) -> None:
+    failed = [check for check in converted.checks[precision] if not check.passed]
+    assert failed == []
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_measurement_names_the_file(converted: ConvertResult, precision: str) -> None:
+    bundle = converted.bundles[precision]
+    for name in ("verification", "evaluation", "benchmark"):
+        content = json.loads((bundle.folder / f"{name}.json").read_text())
+        assert content["model_sha256"] == bundle.sha256
+        assert content["device"] == "host"
+
+
+def test_float_file_scores_what_the_model_scores(converted: ConvertResult) -> None:
+    keras, file = converted.float_scores, converted.evaluations["float32"]
+    assert file["metrics"] == pytest.approx(keras["metrics"], rel=1e-4)
+    assert file["counts"] == keras["counts"] == {
+        "images": 3,
+        "images_left_out": 0,
+        "pixels": 3 * 64 * 64,
+    }
+    assert file["baseline"] == converted.baseline
+
+
+def test_int8_is_integer_from_pixel_to_output(converted: ConvertResult) -> None:
+    contract = converted.bundles["int8"].contract
+    assert contract.image.tensor.dtype == "int8"
+    assert {spec.dtype for spec in contract.outputs} == {"int8"}
+    # A sigmoid has a scale of 1/256 by definition: 256 depths between nearest and farthest.
+    assert {spec.scale for spec in contract.outputs} == {1 / 256}
+    assert contract.decoding == {
+        "encoding": "log",
+        "min_depth": pytest.approx(0.4),
+        "max_depth": pytest.approx(10.0),
+    }
+
+
+def test_sizes_shrink(converted: ConvertResult) -> None:
+    full, half, small = (converted.bundles[name].model_bytes for name in PRECISIONS)
+    assert small < half < full
+
+
+def test_the_saved_recipe_is_the_resolved_one(converted: ConvertResult) -> None:
+    assert load_recipe(converted.folder / "recipe.yaml") == converted.recipe
+    bundle = converted.bundles["int8"]
+    assert load_recipe(bundle.folder / "recipe.yaml") == converted.recipe
+    assert bundle.recipe == json.loads(json.dumps(converted.recipe.values()))
+
+
+def test_the_recipe_in_a_bundle_reproduces_its_file(
+    converted: ConvertResult, tmp_path: Path
+) -> None:
+    recipe = load_recipe(converted.bundles["int8"].folder / "recipe.yaml")
+    again = convert(recipe, tmp_path / "again", bench_settings=QUICK_BENCH)
+    for precision in PRECISIONS:
+        assert again.bundles[precision].sha256 == converted.bundles[precision].sha256
+
+
+def test_another_seed_gives_another_file(converted: ConvertResult, tmp_path: Path) -> None:
+    recipe = tiny_recipe(seed=1, **{"export.precisions": ["float32"]})
+    other = convert(recipe, tmp_path / "other", bench_settings=QUICK_BENCH)
+    assert other.bundles["float32"].sha256 != converted.bundles["float32"].sha256
+
+
+def test_trained_model_converts_to_the_same_file(converted: ConvertResult, tmp_path: Path) -> None:
+    recipe = tiny_recipe(**{"export.precisions": ["int8"]})
+    result = convert(
+        recipe, tmp_path / "run", model_file=converted.model_path, bench_settings=QUICK_BENCH
+    )
+    assert result.bundles["int8"].sha256 == converted.bundles["int8"].sha256
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
+def test_model_of_stock_layers_in_metres_converts(tmp_path: Path) -> None:
+    """A network that was not built here: it returns metres, and nothing has to be decoded."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((64, 64, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(image)
+    x = keras.layers.Conv2D(1, 3, padding="same", activation="softplus", bias_initializer="ones")(x)
+    keras.Model(image, x).save(tmp_path / "own.keras")
+    recipe = tiny_recipe(**{"export.precisions": ["float32"]})
+    result = convert(
+        recipe, tmp_path / "run", model_file=tmp_path / "own.keras", bench_settings=QUICK_BENCH
+    )
+    bundle = result.bundles["float32"]
+    assert bundle.contract.decoding == {"encoding": "metres"}
+    assert [spec.name for spec in bundle.contract.outputs] == ["depth"]
+    assert all(check.passed for check in result.checks["float32"])
+
+
+def save_model(path: Path, size: int = 64, channels: int = 1, poison: bool = False) -> Path:
+    import keras
+
+    image = keras.Input((size, size, 3))
+    model = keras.Model(image, keras.layers.Conv2D(channels, 1, activation="softplus")(image))
+    if poison:
+        model.layers[1].kernel.assign(np.full(model.layers[1].kernel.shape, np.nan))
+    model.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path, r"a\.keras does not exist; give a \.keras file"),
+        (lambda path: path.write_text("no"), r"a\.keras cannot be loaded \("),
+        (lambda path: save_model(path, size=32), r"of shape \(None, 64, 64, 3\), as the recipe"),
+        (lambda path: save_model(path, poison=True), "holds NaN or infinite values in"),
+        (lambda path: save_model(path, channels=2), r"must return a map \[B, H, W, 1\] in metres"),
+    ],
+)
+def test_model_that_cannot_be_converted(tmp_path: Path, make: object, words: str) -> None:
+    make(tmp_path / "a.keras")  # type: ignore[operator]
+    with pytest.raises(EdgeheadsError, match=words):
+        convert(tiny_recipe(), tmp_path / "run", model_file=tmp_path / "a.keras")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_model_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    import keras
+
+    image = keras.Input((64, 64, 3))
+    model = keras.Model(image, keras.layers.Lambda(lambda x: x[..., :1])(image))
+    model.save(tmp_path / "a.keras")
+    with pytest.raises(EdgeheadsError, match=r"cannot be loaded \(.*[Ll]ambda"):
+        convert(tiny_recipe(), tmp_path / "run", model_file=tmp_path / "a.keras")
+
+
+def test_divergence_leaves_no_model_and_no_bundle(tmp_path: Path) -> None:
+    recipe = tiny_recipe(**{"training.learning_rate": 1e30, "training.steps": 20})
+    with pytest.raises(EdgeheadsError, match="training diverged: the loss is"):
+        convert(recipe, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_unwritable_folder_is_found_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EdgeheadsError, match=r"cannot write to .*choose another folder with --out"):
+        convert(tiny_recipe(), tmp_path / "file" / "run")
+
+
+def test_bundles_open(converted: ConvertResult) -> None:
+    for bundle in converted.bundles.values():
+        assert Bundle(bundle.folder).sha256 == bundle.sha256
