@@ -30,7 +30,9 @@ def content(model: bytes = MODEL, **changes: Any) -> BundleContent:
         "task": "depth",
         "precision": "float32",
         "contract": Contract(
-            ImageInput(spec, (1, 1, 1), (0, 0, 0)), (TensorSpec("depth", (1, 8, 8, 1), "float32"),), {}
+            ImageInput(spec, (1, 1, 1), (0, 0, 0)),
+            (TensorSpec("depth", (1, 8, 8, 1), "float32"),),
+            {},
         ),
         "recipe": {"seed": 0},
         "recipe_yaml": "seed: 0\n",
@@ -208,7 +210,7 @@ def test_manifest_that_is_none(written: Bundle, text: str) -> None:
 
 
 def test_folder_without_manifest(tmp_path: Path) -> None:
-    with pytest.raises(EdgeheadsError, match="is not a Bundle: it has no manifest.json; make one"):
+    with pytest.raises(EdgeheadsError, match=r"is not a Bundle: it has no manifest\.json; make"):
         Bundle(tmp_path)
 
 

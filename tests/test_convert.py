@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from conftest import QUICK_BENCH, tiny_recipe
 
+from conftest import QUICK_BENCH, tiny_recipe
 from edgeheads.bundle import Bundle
 from edgeheads.errors import EdgeheadsError
 
 pytest.importorskip("tensorflow")
 
-from edgeheads.convert import convert  # noqa: E402
-from edgeheads.recipe import load_recipe  # noqa: E402
+from edgeheads.convert import convert
+from edgeheads.recipe import load_recipe
 
 if TYPE_CHECKING:
     from edgeheads.convert import ConvertResult
@@ -47,11 +47,15 @@ def test_every_measurement_names_the_file(converted: ConvertResult, precision: s
 def test_float_file_scores_what_the_model_scores(converted: ConvertResult) -> None:
     keras, file = converted.float_scores, converted.evaluations["float32"]
     assert file["metrics"] == pytest.approx(keras["metrics"], rel=1e-4)
-    assert file["counts"] == keras["counts"] == {
-        "images": 3,
-        "images_left_out": 0,
-        "pixels": 3 * 64 * 64,
-    }
+    assert (
+        file["counts"]
+        == keras["counts"]
+        == {
+            "images": 3,
+            "images_left_out": 0,
+            "pixels": 3 * 64 * 64,
+        }
+    )
     assert file["baseline"] == converted.baseline
 
 

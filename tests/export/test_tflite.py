@@ -54,9 +54,7 @@ def test_outputs_keep_names_and_values(precision: str, tmp_path: Path) -> None:
         stored = x
         if precision == "int8":
             stored = np.round(x / tensor["scale"] + tensor["zero_point"]).clip(-128, 127)
-        found = session.predict(
-            tmp_path / "m.tflite", {"image": stored.astype(tensor["dtype"])}
-        )
+        found = session.predict(tmp_path / "m.tflite", {"image": stored.astype(tensor["dtype"])})
     assert {one["name"] for one in facts["outputs"]} == {"a", "b"}
     for one in facts["outputs"]:
         real = found[one["name"]].astype(np.float32)
@@ -139,11 +137,15 @@ def test_compact_constants_stay_aligned(name: str, tiny_models: TinyModels) -> N
     schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
     small = compact(getattr(tiny_models, name).read_bytes())
     model = schema.Model.GetRootAs(small, 0)
+    base = np.frombuffer(small, np.uint8).ctypes.data
     found = 0
     for index in range(model.BuffersLength()):
         data = model.Buffers(index).DataAsNumpy()
         if isinstance(data, np.ndarray) and data.size:
-            start = data.__array_interface__["data"][0] - np.frombuffer(small, np.uint8).__array_interface__["data"][0]
+            start = (
+                data.__array_interface__["data"][0]
+                - np.frombuffer(small, np.uint8).__array_interface__["data"][0]
+            )
             assert start % 16 == 0
             found += 1
     assert found >= 4

@@ -34,9 +34,7 @@ class _LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         module, _, function = COMMANDS[name][0].partition(":")
-        command: click.Command = getattr(
-            import_module(f"edgeheads.cli.{module}"), function
-        )
+        command: click.Command = getattr(import_module(f"edgeheads.cli.{module}"), function)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

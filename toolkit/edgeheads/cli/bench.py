@@ -14,7 +14,9 @@ from edgeheads.errors import EdgeheadsError
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--runs", type=click.IntRange(1), default=128, show_default=True, help="Counted runs.")
+@click.option(
+    "--runs", type=click.IntRange(1), default=128, show_default=True, help="Counted runs."
+)
 @click.option(
     "--warmup", type=click.IntRange(0), default=10, show_default=True, help="Runs not counted."
 )

@@ -41,8 +41,10 @@ def _print_plain(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
     click.echo(title)
     for row in (columns, *rows):
-        cells = [cell.rjust(width) if i else cell.ljust(width)
-                 for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         click.echo("  ".join(cells).rstrip())
 
 
@@ -70,15 +72,18 @@ def terminal_progress(*, silent: bool = False) -> Iterator[Progress]:
         yield SilentProgress()
         return
     # A descriptor of its own: the bars stay visible while native log lines are held back.
-    with os.fdopen(os.dup(2), "w", encoding="utf-8") as terminal, Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description:<32}"),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(file=terminal),
-    ) as bars:
+    with (
+        os.fdopen(os.dup(2), "w", encoding="utf-8") as terminal,
+        Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<32}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(file=terminal),
+        ) as bars,
+    ):
         yield _RichProgress(bars)
 
 

@@ -105,8 +105,7 @@ def _resolve(
     if recipe_name is None:
         if task is None:
             raise EdgeheadsError(
-                "say what to build: --task depth, or --recipe NAME; "
-                "see: edgeheads convert --help"
+                "say what to build: --task depth, or --recipe NAME; see: edgeheads convert --help"
             )
         recipe_name = get_task(task).default_recipe
     recipe = load_recipe(recipe_name)

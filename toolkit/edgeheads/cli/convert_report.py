@@ -122,7 +122,7 @@ def _notes(result: ConvertResult) -> list[str]:
     runtime = first["runtime"]
     notes = [
         "Test set: "
-        + ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items() if value)
+        + ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n)
         + "; "
         + ", ".join(f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in ranges.items()),
         f"Timed with {runtime['name']} {runtime['version']}, {first['threads']} thread(s), "

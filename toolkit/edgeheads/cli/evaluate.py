@@ -42,7 +42,7 @@ def evaluate(
         f"{bundle} on {result['data']['source']}",
         ["", *(metric.title for metric in task.metrics)],
         [
-            [title, *(f"{metrics[metric.name]:.4f} {metric.unit}".strip() for metric in task.metrics)]
+            [title, *(f"{metrics[one.name]:.4f} {one.unit}".strip() for one in task.metrics)]
             for title, metrics in scored.items()
         ],
     )

@@ -54,4 +54,5 @@ def inspect(model: Path, device: str | None, threads: int | None, as_json: bool)
         f"{facts['delegate_partitions']} partition(s); {facts['integer_nodes']} compute in integers"
     )
     for node in facts["undelegated"]:
-        click.echo(f"  left to the interpreter: node {node['index']} {node['op']} ({node['dtypes']})")
+        where = f"node {node['index']} {node['op']} ({node['dtypes']})"
+        click.echo(f"  left to the interpreter: {where}")

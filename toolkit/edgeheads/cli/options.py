@@ -18,7 +18,7 @@ _Command = Callable[..., Any]
 def device_options(command: _Command) -> _Command:
     """Add --device and --threads."""
     command = click.option(
-        "--threads", type=click.IntRange(1, 256), help="Interpreter threads [default: the device's]."
+        "--threads", type=click.IntRange(1, 256), help="Of the interpreter [default: the device's]."
     )(command)
     return click.option(
         "--device", metavar="NAME|FILE", help="Device profile [default: this machine]."

@@ -116,9 +116,7 @@ class _Feed:
     The converter replaces an exception of ours by one of its own; `error` keeps ours.
     """
 
-    def __init__(
-        self, calibration: Callable[[], Iterable[Array]], shape: tuple[int, ...]
-    ) -> None:
+    def __init__(self, calibration: Callable[[], Iterable[Array]], shape: tuple[int, ...]) -> None:
         self._calibration = calibration
         self._shape = shape
         self.error: EdgeheadsError | None = None
