@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgeheads.cli.console import print_json, print_table, terminal_progress
+from edgeheads.cli.console import print_json, print_table, short_path, terminal_progress
 from edgeheads.cli.options import chosen_device, device_options, json_option
 from edgeheads.errors import EdgeheadsError
 
@@ -76,7 +76,7 @@ def _print(results: dict[str, dict[str, Any]]) -> None:
         ["", *statistics, "to first", "runs", "spread", "delegated"],
         [
             [
-                name,
+                short_path(name),
                 *(f"{result['latency_ms'][key]:.3f}" for key in statistics),
                 f"{result['ratio_to_first']:.2f}x",
                 " ".join(str(one["runs"]) for one in result["repeats"]),
@@ -91,7 +91,7 @@ def _print(results: dict[str, dict[str, Any]]) -> None:
         ["", "create ms", "first run ms", "warm-up ms", "warm-up runs", "peak MB", "model's MB"],
         [
             [
-                name,
+                short_path(name),
                 f"{one['cold_start_ms']:.1f}",
                 f"{one['first_inference_ms']:.2f}",
                 f"{one['warmup_ms']:.0f}",

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-__all__ = ["print_json", "print_table", "terminal_progress"]
+__all__ = ["print_json", "print_table", "short_path", "terminal_progress"]
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -46,6 +47,11 @@ def _print_plain(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         click.echo("  ".join(cells).rstrip())
+
+
+def short_path(path: str | Path) -> str:
+    """Return the last two parts of a path: in a table, what tells Bundles apart."""
+    return str(Path(*Path(path).parts[-2:]))
 
 
 def print_json(content: Any) -> None:
