@@ -143,6 +143,15 @@ def test_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "precious" / "thesis.txt").read_text() == "years"
 
 
+def test_manifest_of_another_program_makes_no_bundle(tmp_path: Path) -> None:
+    """A browser extension has a manifest.json too."""
+    (tmp_path / "extension").mkdir()
+    (tmp_path / "extension" / "manifest.json").write_text('{"manifest_version": 3}')
+    with pytest.raises(EdgeheadsError, match="exists and is not a Bundle"):
+        write_bundle(tmp_path / "extension", content())
+    assert [path.name for path in (tmp_path / "extension").iterdir()] == ["manifest.json"]
+
+
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EdgeheadsError, match=r"cannot write .* choose another folder with --out"):
@@ -220,8 +229,9 @@ def test_measurement_names_the_file_it_measured(written: Bundle) -> None:
     assert written.read_measurement("benchmark") == {"model_sha256": written.sha256, "p50": 1.5}
 
 
-def test_measurement_of_another_file_is_ignored(written: Bundle) -> None:
-    (written.folder / "benchmark.json").write_text('{"model_sha256": "other", "p50": 1}')
+@pytest.mark.parametrize("text", ['{"model_sha256": "other", "p50": 1}', "{}", "[]", "{", ""])
+def test_measurement_of_another_file_is_ignored(written: Bundle, text: str) -> None:
+    (written.folder / "benchmark.json").write_text(text)
     assert written.read_measurement("benchmark") is None
 
 

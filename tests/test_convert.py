@@ -138,9 +138,25 @@ def save_model(path: Path, size: int = 64, channels: int = 1, poison: bool = Fal
     return path
 
 
+def save_sequential_without_input(path: Path) -> None:
+    import keras
+
+    keras.Sequential([keras.layers.Conv2D(1, 1)]).save(path)
+
+
+def save_list_of_outputs(path: Path) -> None:
+    import keras
+
+    image = keras.Input((64, 64, 3))
+    depth = keras.layers.Conv2D(1, 1)(image)
+    keras.Model(image, [depth, depth]).save(path)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (save_sequential_without_input, r"must take one image of shape .* received \[\]; set"),
+        (save_list_of_outputs, r"must return a map \[B, H, W, 1\] in metres"),
         (lambda path: path, r"a\.keras does not exist; give a \.keras file"),
         (lambda path: path.write_text("no"), r"a\.keras cannot be loaded \("),
         (lambda path: save_model(path, size=32), r"of shape \(None, 64, 64, 3\), as the recipe"),

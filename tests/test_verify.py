@@ -84,6 +84,16 @@ def test_contract_that_is_not_the_file_s(copy: Bundle) -> None:
     )
 
 
+def test_contract_with_a_tensor_the_file_does_not_have(copy: Bundle) -> None:
+    """The golden outputs cannot be compared then, which is a failed check and no crash."""
+    manifest = json.loads((copy.folder / "manifest.json").read_text())
+    manifest["contract"]["outputs"][0]["name"] = "other"
+    (copy.folder / "manifest.json").write_text(json.dumps(manifest))
+    tensors, golden = failures(Bundle(copy.folder))
+    assert tensors.startswith("tensors match the contract: confidence: expected None, received")
+    assert golden == "golden images: not run: the tensors are not the contract's"
+
+
 def test_float_file_that_claims_to_be_int8(converted: ConvertResult, tmp_path: Path) -> None:
     folder = tmp_path / "b"
     shutil.copytree(converted.bundles["float32"].folder, folder)

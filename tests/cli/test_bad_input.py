@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from commands import ENTRY, run
 from PIL import Image
-from test_cli import ENTRY, run
 
 from edgeheads.cli import main
 
@@ -151,6 +151,7 @@ def test_imagenet_weights_that_cannot_be_fetched_stop_the_run(
             "unknown backbone 'tinny'; did you mean tiny",
         ),
         (["--task", "depth", "--input-size", "12x"], "--input-size must be like 128 or 192x256"),
+        (["--task", "depth", "--input-size", "²"], "--input-size must be like 128 or 192x256"),
         (["--task", "depth", "--input-size", "8"], "input_size.0: input should be greater than or"),
         (
             ["--recipe", RECIPE, "--data", "/nowhere"],
@@ -237,6 +238,11 @@ def test_predict_on_what_is_no_image(converted: ConvertResult, tmp_path: Path) -
     said = refused(2, "predict", folder, tmp_path / "a.jpg", "--out", tmp_path / "out")
     assert "a.jpg cannot be read (" in said
     assert "nowhere.jpg does not exist" in refused(2, "predict", folder, "nowhere.jpg")
+
+
+def test_predict_refuses_pictures_of_one_name(converted: ConvertResult, tmp_path: Path) -> None:
+    said = refused(2, "predict", converted.bundles["int8"].folder, "a/x.jpg", "b/x.png")
+    assert "2 images are called 'x', and their pictures would overwrite each other" in said
 
 
 @pytest.mark.parametrize("moment", ["Training", "Evaluating"])

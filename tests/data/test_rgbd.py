@@ -81,6 +81,16 @@ def test_folder_names_are_said(tmp_path: Path) -> None:
         find_rgbd_pairs(tmp_path)
 
 
+def test_archive_that_is_called_npy_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "d.npy").open("wb") as file:
+        np.savez(file, depth=np.ones((2, 2)))
+    with pytest.raises(EdgeheadsError, match=r"d\.npy cannot be read \(it is an archive"):
+        read_depth(tmp_path / "d.npy", 0.001)
+    (tmp_path / "d.npy").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(EdgeheadsError, match=r"d\.npy cannot be read \("):
+        read_depth(tmp_path / "d.npy", 0.001)
+
+
 def test_pickled_depth_is_not_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "d.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(EdgeheadsError, match=r"d\.npy cannot be read \(Object arrays cannot"):

@@ -122,10 +122,11 @@ class Bundle:
         """Return `name`.json, or None if there is none or it measured another file."""
         path = self.folder / f"{name}.json"
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        return content if content.get("model_sha256") == self.sha256 else None
+        ours = isinstance(content, dict) and content.get("model_sha256") == self.sha256
+        return content if ours else None
 
     def _require_unchanged(self, name: str, sha256: str) -> None:
         path = self.folder / name
@@ -154,7 +155,8 @@ def write_bundle(folder: Path, content: BundleContent) -> Bundle:
     Raises:
         EdgeheadsError: the folder cannot be written, or is something other than a Bundle.
     """
-    if folder.exists() and not (folder / _MANIFEST).is_file():
+    # Other programs have a manifest.json too; what lies beside it tells them apart.
+    if folder.exists() and not all((folder / name).is_file() for name in (_MANIFEST, _MODEL)):
         raise EdgeheadsError(
             f"{folder} exists and is not a Bundle; remove it, or choose another folder with --out"
         )

@@ -291,8 +291,9 @@ def _load_model(path: Path, recipe: Recipe, task: Task) -> _Edge:
             f"model {path} cannot be loaded ({' '.join(str(error).split())[:200]}); "
             "expected a .keras file of stock layers"
         ) from None
-    if len(model.inputs) != 1 or model.inputs[0].shape[1:] != (*recipe.input_size, 3):
-        shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    # A Sequential model that was never called has none.
+    shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
+    if len(shapes) != 1 or shapes[0][1:] != (*recipe.input_size, 3):
         raise EdgeheadsError(
             f"model {path} must take one image of shape {(None, *recipe.input_size, 3)}, as the "
             f"recipe says, received {shapes}; set --input-size"
@@ -366,7 +367,11 @@ def _describe(edge: _Edge, path: Path, session: DeviceSession) -> tuple[Contract
         tuple(tensor_spec(output) for output in facts["outputs"]),
         edge.decoding,
     )
-    tools = {name: version(name) for name in ("edgeheads", "keras", "tensorflow", "numpy")}
+    import tensorflow as tf
+
+    # TensorFlow is installed under several names: tensorflow-cpu, tf-nightly, ...
+    tools = {name: version(name) for name in ("edgeheads", "keras", "numpy")}
+    tools["tensorflow"] = tf.__version__
     runtime = facts["runtime"]
     tools |= {runtime["name"]: runtime["version"], "machine": platform.machine()}
     return contract, tools

@@ -32,13 +32,20 @@ def predict_images(
     """
     from PIL import Image
 
+    stems = [path.stem for path in images]
+    if twins := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise EdgeheadsError(
+            f"{stems.count(twins[0])} images are called {twins[0]!r}, and their pictures would "
+            "overwrite each other; draw them one by one, each with its own --out"
+        )
     task = get_task(bundle.task)
     predict = bundle_predictor(bundle, session)
     for path in images:
         image = read_rgb(path)
         [prediction] = predict([resize_rgb(image, bundle.contract.image.size)])
         shrink = min(1.0, _MAX_SIDE / max(image.shape[:2]))
-        shown = resize_rgb(image, (round(image.shape[0] * shrink), round(image.shape[1] * shrink)))
+        height, width = (max(1, round(side * shrink)) for side in image.shape[:2])
+        shown = resize_rgb(image, (height, width))
         target = folder / f"{path.stem}-{bundle.task}.png"
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,9 @@ class Check:
     detail: str
 
 
+_NOT_RUN = Check("golden images", False, "not run: the tensors are not the contract's")
+
+
 def verify(bundle: Bundle, session: DeviceSession) -> list[Check]:
     """Check a Bundle on a device, and store verification.json.
 
@@ -52,15 +55,13 @@ def verify(bundle: Bundle, session: DeviceSession) -> list[Check]:
     """
     facts = session.inspect(bundle.model_path)
     golden = bundle.golden()
-    prepared = np.concatenate([bundle.contract.image.prepare(image) for image in golden["images"]])
-    outputs = session.predict(bundle.model_path, {bundle.contract.image.tensor.name: prepared})
+    tensors = _tensors(bundle, facts)
     checks = [
-        _tensors(bundle, facts),
+        tensors,
         _built_in(facts),
         *([_integer(facts)] if bundle.precision in _INTEGER_PRECISIONS else []),
         _delegated(facts),
-        *(_repeats(bundle.precision, spec, golden, outputs) for spec in bundle.contract.outputs),
-        *(_parity(bundle.precision, spec, golden, outputs) for spec in bundle.contract.outputs),
+        *(_golden(bundle, golden, session) if tensors.passed else [_NOT_RUN]),
     ]
     bundle.save_measurement(
         "verification",
@@ -73,6 +74,16 @@ def verify(bundle: Bundle, session: DeviceSession) -> list[Check]:
         },
     )
     return checks
+
+
+def _golden(bundle: Bundle, golden: Mapping[str, Array], session: DeviceSession) -> list[Check]:
+    contract = bundle.contract
+    prepared = np.concatenate([contract.image.prepare(image) for image in golden["images"]])
+    outputs = session.predict(bundle.model_path, {contract.image.tensor.name: prepared})
+    return [
+        *(_repeats(bundle.precision, spec, golden, outputs) for spec in contract.outputs),
+        *(_parity(bundle.precision, spec, golden, outputs) for spec in contract.outputs),
+    ]
 
 
 def _tensors(bundle: Bundle, facts: Mapping[str, Any]) -> Check:

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": ("evaluate:evaluate", "Score a Bundle's file on labelled images."),
     "bench": ("bench:bench", "Time Bundles, or .tflite files, against each other."),
     "inspect": ("inspect:inspect", "Show what is in a Bundle or a .tflite file."),
+    "heads": ("heads:heads", "Show what each task's head costs on a backbone."),
     "predict": ("predict:predict", "Draw what a Bundle predicts on images."),
 }
 

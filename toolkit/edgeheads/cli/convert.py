@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeheads.cli.console import print_json, terminal_progress
-from edgeheads.cli.options import chosen_device, device_options, json_option
+from edgeheads.cli.options import chosen_device, device_options, json_option, parse_size
 from edgeheads.errors import CheckFailedError, EdgeheadsError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -128,17 +128,9 @@ def _resolve(
         if value is None or value == ():
             continue
         if option == "input_size":
-            value = _parse_size(value)
+            value = list(parse_size(value))
         changes[field] = None if option == "weights" and value == "none" else value
     return recipe.with_values(**changes)
-
-
-def _parse_size(text: str) -> list[int]:
-    sides = text.lower().split("x")
-    if len(sides) not in (1, 2) or not all(side.isdigit() for side in sides):
-        raise EdgeheadsError(f"--input-size must be like 128 or 192x256, received {text!r}")
-    numbers = [int(side) for side in sides]
-    return numbers * 2 if len(numbers) == 1 else numbers
 
 
 def _run_name(recipe: Recipe) -> str:

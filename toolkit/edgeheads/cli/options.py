@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from edgeheads.device import DeviceProfile, load_device
+from edgeheads.errors import EdgeheadsError
 
-__all__ = ["chosen_device", "device_options", "json_option"]
+__all__ = ["chosen_device", "device_options", "json_option", "parse_size"]
 
 _Command = Callable[..., Any]
 
@@ -36,3 +37,11 @@ def chosen_device(device: str | None, threads: int | None) -> DeviceProfile:
     """
     profile = load_device(device) if device else DeviceProfile()
     return replace(profile, threads=threads) if threads else profile
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return (height, width) of "128" or "192x256"."""
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() for side in sides):
+        raise EdgeheadsError(f"--input-size must be like 128 or 192x256, received {text!r}")
+    return int(sides[0]), int(sides[-1])

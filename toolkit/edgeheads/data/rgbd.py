@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +95,9 @@ def read_depth(path: Path, depth_unit: float) -> NDArray[np.float32]:
     if path.suffix == ".npy":
         try:
             raw = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+            if not isinstance(raw, np.ndarray):
+                raise ValueError("it is an archive of arrays")
+        except (ValueError, OSError, EOFError, BadZipFile) as error:
             raise EdgeheadsError(f"depth map {path} cannot be read ({error})") from None
     else:
         raw = np.asarray(open_image(path))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import keras
@@ -15,8 +16,8 @@ from edgeheads.heads.layers.conv import conv_block, pointwise, resize_to
 from edgeheads.heads.layers.ffn import FFN_TYPES, feed_forward
 from edgeheads.heads.layers.inputs import as_list, as_maps, input_shapes
 from edgeheads.heads.layers.norm import NORMALIZATIONS, activate
-from edgeheads.heads.layers.part import Tensor
-from edgeheads.heads.layers.stage import CHECKPOINT_BACKENDS, recomputed
+from edgeheads.heads.layers.part import Tensor, pair
+from edgeheads.heads.layers.stage import CHECKPOINT_BACKENDS, in_context, recomputed
 from edgeheads.tasks.task_type import TaskType
 
 __all__ = ["BaseVisionHead"]
@@ -115,10 +116,10 @@ class BaseVisionHead(keras.layers.Layer):
         self.activation_type = activation_type
         self.dropout_rate = dropout_rate
         self.separable = separable
-        self.grid_size = tuple(grid_size) if grid_size else None
+        self.grid_size = pair(grid_size)
         self.checkpoint = checkpoint
         self._parts: dict[str, keras.layers.Layer] = {}
-        self._input_channels: tuple[int, ...] | None = None
+        self._input_channels: tuple[int | None, ...] | None = None
 
     @abstractmethod
     def forward(self, maps: list[Tensor]) -> dict[str, Tensor]:
@@ -126,10 +127,20 @@ class BaseVisionHead(keras.layers.Layer):
 
     # Two ways of being called
 
-    def call(self, inputs: Any) -> dict[str, Tensor]:
+    def call(self, inputs: Any, training: bool | None = None) -> dict[str, Tensor]:
         """Compute the outputs as one layer."""
-        self._require_known_channels(inputs)
-        return self.forward(as_maps(self.part, inputs, self.grid_size))
+        tensors = as_list(inputs)
+
+        def compute(*tensors: Tensor) -> dict[str, Tensor]:
+            with _plain_errors():
+                self._require_known_channels(tensors)
+                return self.forward(as_maps(self.part, tensors, self.grid_size))
+
+        if training is None or _symbolic(tensors):
+            return compute(*tensors)
+        # `stateless_call` gets here past `__call__`, which tells the parts about training.
+        outputs: dict[str, Tensor] = in_context(compute, self.dtype_policy, training)(*tensors)
+        return outputs
 
     def connect(self, inputs: Any) -> dict[str, Tensor]:
         """Lay the head's layers onto symbolic tensors, one node each, and return its outputs.
@@ -149,6 +160,11 @@ class BaseVisionHead(keras.layers.Layer):
         self.compute_output_spec(symbolic if len(symbolic) > 1 else symbolic[0])
         self._input_channels = tuple(shape[-1] for shape in shapes)
         self.built = True
+
+    @property
+    def reads_finer_maps(self) -> bool:
+        """Whether more than the coarsest map's values matter to the outputs."""
+        return True
 
     def part(self, layer_class: type, part_name: str, **config: Any) -> keras.layers.Layer:
         """Return this head's layer `part_name`, made on first use."""
@@ -194,13 +210,10 @@ class BaseVisionHead(keras.layers.Layer):
 
         The parts that the function uses, and no others, are those called `name` or `name`_...
         """
-        symbolic = any(isinstance(x, keras.KerasTensor) for x in tensors)
-        if not (self.checkpoint and self.built) or symbolic:
+        if not (self.checkpoint and self.built) or _symbolic(tensors):
             return function(*tensors)
         layers = [
-            layer
-            for key, layer in self._parts.items()
-            if key == name or key.startswith(f"{name}_")
+            layer for key, layer in self._parts.items() if key == name or key.startswith(f"{name}_")
         ]
         return recomputed(function, layers, self.dtype_policy)(*tensors)
 
@@ -214,12 +227,12 @@ class BaseVisionHead(keras.layers.Layer):
             x = self.stage("ffn", self._feed_forward, x)
         return x
 
-    def _attend(self, x: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, name: str = "attention") -> Tensor:
         return attend(
             self.part,
             x,
             self.attention_type,
-            "attention",
+            name,
             normalization=self.normalization_type,
             dropout=self.dropout_rate,
         )
@@ -283,9 +296,9 @@ class BaseVisionHead(keras.layers.Layer):
 
     # Errors
 
-    def _require_known_channels(self, inputs: Any) -> None:
+    def _require_known_channels(self, tensors: Sequence[Tensor]) -> None:
         """Refuse maps of other channels than those the weights were made for."""
-        received = tuple(x.shape[-1] for x in as_list(inputs))
+        received = tuple(x.shape[-1] for x in tensors)
         if self._input_channels not in (None, received):
             raise EdgeheadsError(
                 f"{type(self).__name__} {self.name!r} was built for inputs with "
@@ -325,3 +338,18 @@ class BaseVisionHead(keras.layers.Layer):
             "the name of a Keras activation",
             "activation_type='relu6'",
         )
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Keep Keras from rewriting the text of our errors, which says all there is to say."""
+    try:
+        yield
+    except EdgeheadsError as error:
+        # Keras marks so the errors that it has put the arguments of a layer's call into.
+        error._keras_call_info_injected = True  # type: ignore[attr-defined]
+        raise
+
+
+def _symbolic(tensors: Sequence[Tensor]) -> bool:
+    return any(isinstance(x, keras.KerasTensor) for x in tensors)

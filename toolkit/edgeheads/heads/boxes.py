@@ -30,7 +30,7 @@ _MAX_LOG_SIZE = math.log(1000 / 16)
 def encode_boxes(boxes: Floats, anchors: Floats) -> Floats:
     """Return the regressions [..., 4] that make boxes [..., 4] of anchors [..., 4]
     (Girshick et al. 2014, R-CNN; in steps of 0.1 for centres and 0.2 for log sizes).
-    """  # noqa: D205
+    """
     box_size, anchor_size = boxes[..., 2:] - boxes[..., :2], anchors[..., 2:] - anchors[..., :2]
     shift = (boxes[..., :2] + boxes[..., 2:] - anchors[..., :2] - anchors[..., 2:]) / 2
     growth = np.log(np.maximum(box_size, 1e-6) / anchor_size)
@@ -73,7 +73,7 @@ def nms(boxes: Floats, scores: Floats, iou_threshold: float, limit: int) -> NDAr
         scores: [N].
         iou_threshold: in [0, 1].
         limit: how many to keep.
-    """  # noqa: D205
+    """
     order = np.argsort(-scores, kind="stable")
     kept: list[int] = []
     while order.size and len(kept) < limit:

@@ -46,6 +46,11 @@ class ClassificationHead(BaseVisionHead):
         self.num_classes = num_classes
         self.pooling = pooling
 
+    @property
+    def reads_finer_maps(self) -> bool:
+        """The coarsest map is all that is read."""
+        return False
+
     def forward(self, maps: list[Tensor]) -> dict[str, Tensor]:
         """Compute logits and probabilities from the coarsest map."""
         x = self.part(_POOLING_LAYERS[self.pooling], "pool")(self.context(maps[-1]))

@@ -9,7 +9,7 @@ import keras
 from edgeheads.heads.base import BaseVisionHead
 from edgeheads.heads.layers.conv import resize_to
 from edgeheads.heads.layers.inputs import static_sizes
-from edgeheads.heads.layers.part import Tensor
+from edgeheads.heads.layers.part import Tensor, pair
 
 __all__ = ["DenseHead"]
 
@@ -55,8 +55,13 @@ class DenseHead(BaseVisionHead):
             "output_size=(224, 224)",
         )
         self.upsampling_factor = upsampling_factor
-        self.output_size = tuple(output_size) if output_size else None
+        self.output_size = pair(output_size)
         self.use_skip_connections = use_skip_connections
+
+    @property
+    def reads_finer_maps(self) -> bool:
+        """Without skip connections, the finer maps give no more than their sizes."""
+        return self.use_skip_connections
 
     def decode(self, maps: list[Tensor]) -> tuple[Tensor, int]:
         """Climb from the coarsest map to the finest, halving the channels at each step.

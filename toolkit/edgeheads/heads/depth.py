@@ -78,7 +78,7 @@ class DepthEstimationHead(DenseHead):
     def _bounded(self, x: Tensor, factor: int, name: str) -> Tensor:
         """A map in [0, 1] at output size. The sigmoid comes first: it is cheaper on a small map,
         and enlarging cannot leave its range.
-        """  # noqa: D205
+        """
         logits = self.predict(x, 1, f"{name}_logits")
         unit = self.part(keras.layers.Activation, f"{name}_unit", activation="sigmoid")(logits)
         enlarged = self.at_output_size(unit, factor, f"{name}_up")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
@@ -44,10 +44,10 @@ class DetectionHead(BaseVisionHead):
 
     Returns: classifications [B, A, K], logits; regressions [B, A, 4], see `boxes.encode_boxes`.
         A counts the anchors of all levels, in the order of `AnchorGenerator`.
-    """  # noqa: D205
+    """
 
     task = TaskType.DETECTION
-    edge_parts: tuple[str, ...] = ("classifications", "regressions")
+    edge_parts: ClassVar[tuple[str, ...]] = ("classifications", "regressions")
 
     def __init__(
         self,

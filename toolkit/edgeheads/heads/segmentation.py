@@ -24,7 +24,7 @@ class SegmentationHead(DenseHead):
 
     Returns: logits [B, H, W, K]; masks [B, H, W, K], the probability of each class at each pixel:
         the softmax of the logits, or, for K = 1, their sigmoid.
-    """  # noqa: D205
+    """
 
     task = TaskType.SEGMENTATION
     edge_parts = ("logits",)

@@ -71,7 +71,8 @@ class DepthTask(Task):
             }
             return outputs, _code_range(layers)
         own = model.output if isinstance(model.output, dict) else {"depth": model.output}
-        if "depth" not in own or own["depth"].shape[-1:] != (1,) or len(own["depth"].shape) != 4:
+        shape = tuple(getattr(own.get("depth"), "shape", ()))
+        if len(shape) != 4 or shape[-1] != 1:
             raise EdgeheadsError(
                 "a depth model must return a map [B, H, W, 1] in metres, alone or as 'depth' of a "
                 f"dictionary, received {_shapes(own)}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["Part", "Tensor", "prefixed"]
+__all__ = ["Part", "Tensor", "pair", "prefixed"]
 
 # A tensor of the active backend, or a symbolic keras.KerasTensor.
 Tensor = Any
@@ -21,3 +21,8 @@ def prefixed(part: Part, prefix: str) -> Part:
         return part(layer_class, f"{prefix}_{name}", **config)
 
     return make
+
+
+def pair(values: Sequence[int] | None) -> tuple[int, int] | None:
+    """Return two numbers as a tuple, also where a file had a list; None for None."""
+    return (values[0], values[1]) if values else None

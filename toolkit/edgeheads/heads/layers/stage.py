@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from edgeheads.heads.layers.part import Tensor
 
-__all__ = ["CHECKPOINT_BACKENDS", "recomputed"]
+__all__ = ["CHECKPOINT_BACKENDS", "in_context", "recomputed"]
 
 CHECKPOINT_BACKENDS = ("tensorflow", "jax")
 
@@ -27,22 +28,33 @@ def recomputed(
         function: from tensors to one tensor.
         layers: every layer with variables that it calls, built.
         dtype: the compute policy.
-    """  # noqa: D205
+    """
     stage = _Recomputed(function, layers, dtype=dtype)
     return lambda *tensors: stage(list(tensors))
 
 
-class _InContext(keras.layers.Layer):
-    """Runs a function as a layer does: the layers inside see `training` and the policy.
+def in_context(
+    function: Callable[..., Any], dtype: Any, training: bool | None
+) -> Callable[..., Any]:
+    """Return `function`, run so that the layers inside see `training` and the compute policy.
 
-    A backward pass runs after the forward pass has left its layers, so it finds neither.
+    Args:
+        function: from tensors to any structure of tensors.
+        dtype: the compute policy.
+        training: what the layers inside are to do.
     """
+    layer = _InContext(function, dtype=dtype)
+    return lambda *tensors: layer(list(tensors), training=training)
 
-    def __init__(self, function: Callable[..., Tensor], **kwargs: Any) -> None:
+
+class _InContext(keras.layers.Layer):
+    """See `in_context`: Keras tells the layers inside a layer, and no others."""
+
+    def __init__(self, function: Callable[..., Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._function = function
 
-    def call(self, tensors: list[Tensor]) -> Tensor:
+    def call(self, tensors: list[Tensor], training: bool | None = None) -> Any:
         return self._function(*tensors)
 
 
@@ -63,14 +75,15 @@ class _Recomputed(keras.layers.Layer):
         variables = [variable for layer in self._used for variable in layer.variables]
         learned = [variable for variable in variables if variable.trainable]
         state = [variable for variable in variables if not variable.trainable]
-        state_before = [(variable, variable.value) for variable in state]
+        # Copies: a `value` may be the variable itself, which moves on before the second pass.
+        state_before = [(variable, ops.copy(variable.value)) for variable in state]
 
         def pure(*arguments: Tensor) -> list[Tensor]:
             values, inputs = arguments[: len(learned)], arguments[len(learned) :]
             mapping = [*zip(learned, values, strict=True), *state_before]
             with keras.StatelessScope(state_mapping=mapping) as scope:
-                stage = _InContext(self._function, dtype=self.dtype_policy)
-                result = stage(list(inputs), training=training)
+                # The second pass runs after the first has left the layers around it.
+                result = in_context(self._function, self.dtype_policy, training)(*inputs)
             return [result, *(scope.get_current_value(variable) for variable in state)]
 
         result, *state_after = _checkpoint(pure)(
