@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from edgeheads.data.sample import Sample
+from edgeheads.data.sample import LabelNames, Sample
 from edgeheads.data.synthetic import SyntheticScenes
 from edgeheads.errors import EdgeheadsError
 from edgeheads.tasks import get_task
@@ -110,7 +110,7 @@ def test_metres_pass_through() -> None:
 
 
 def test_baseline_is_the_median_of_the_readings() -> None:
-    baseline = TASK.baseline([sample([[0.0, 1.0, 2.0]]), sample([[3.0, 9.0, 0.0]])])
+    baseline = TASK.baseline([sample([[0.0, 1.0, 2.0]]), sample([[3.0, 9.0, 0.0]])], LabelNames())
     assert baseline == {"kind": "median depth of the training set", "depth": 2.5}
     assert TASK.predict_baseline(baseline, (1, 2))["depth"].tolist() == [[2.5, 2.5]]
 
@@ -122,7 +122,9 @@ def test_sample_without_depth_is_refused() -> None:
 
 def test_target_keeps_metres_and_invents_none() -> None:
     depth = np.array([[1.0, 0.0], [3.0, 4.0]], np.float32)
-    target = TASK.target(Sample(np.zeros((2, 2, 3), np.uint8), "x", depth=depth), (4, 4))["depth"]
+    target = TASK.target(Sample(np.zeros((2, 2, 3), np.uint8), "x", depth=depth), (4, 4), {})[
+        "depth"
+    ]
     assert target.shape == (4, 4, 1)
     assert set(np.unique(target)) == {0.0, 1.0, 3.0, 4.0}
 

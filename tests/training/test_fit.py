@@ -8,6 +8,7 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from edgeheads.backbones import InputScaling  # noqa: E402
+from edgeheads.data.scenes.labels import NAMES
 from edgeheads.data.synthetic import SyntheticScenes  # noqa: E402
 from edgeheads.errors import EdgeheadsError  # noqa: E402
 from edgeheads.tasks import get_task  # noqa: E402
@@ -32,6 +33,8 @@ def batches(steps: int = 4, seed: int = 0, augment: bool = True) -> TrainingBatc
         TASK,
         size=(32, 32),
         scaling=InputScaling.uniform(1 / 127.5, -1.0),
+        decoding={},
+        names=NAMES,
         steps=steps,
         batch_size=4,
         augmentations=TASK.augmentations if augment else (),
@@ -65,7 +68,7 @@ def test_every_pass_sees_every_sample_once() -> None:
 def test_loss_falls_and_statistics_are_usable_after_few_steps() -> None:
     keras.utils.set_random_seed(0)
     model = tiny_model()
-    losses = fit(model, batches(40), TASK, learning_rate=1e-2)
+    losses = fit(model, batches(40), TASK.loss, learning_rate=1e-2)
     assert len(losses) == 40
     assert losses[-1] < 0.8 * losses[0]
     norm = next(x for x in model.layers if isinstance(x, keras.layers.BatchNormalization))
@@ -82,7 +85,7 @@ def test_divergence_is_an_error_with_the_step() -> None:
     model = tiny_model()
     model.layers[1].kernel.assign(np.full(model.layers[1].kernel.shape, np.nan))
     with pytest.raises(EdgeheadsError, match=r"training diverged: the loss is nan after 1 steps"):
-        fit(model, batches(3), TASK, learning_rate=1e-2)
+        fit(model, batches(3), TASK.loss, learning_rate=1e-2)
 
 
 def test_kernels_decay_and_biases_do_not() -> None:
@@ -92,6 +95,6 @@ def test_kernels_decay_and_biases_do_not() -> None:
     last = model.layers[-3]
     last.bias.assign([1.0])
     kernel = np.asarray(last.kernel).copy()
-    fit(model, batches(30), TASK, learning_rate=1e-4, weight_decay=100.0)
+    fit(model, batches(30), TASK.loss, learning_rate=1e-4, weight_decay=100.0)
     assert np.abs(np.asarray(last.kernel)).mean() < 0.95 * np.abs(kernel).mean()
     assert float(np.asarray(last.bias)[0]) > 0.99

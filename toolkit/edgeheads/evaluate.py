@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -11,15 +11,24 @@ from numpy.typing import NDArray
 
 from edgeheads.bundle import Bundle
 from edgeheads.data.images import resize_rgb
-from edgeheads.data.sample import Sample, SampleSource
+from edgeheads.data.reading import Skipped, read_samples
+from edgeheads.data.sample import SampleSource
 from edgeheads.data.sources import open_source
-from edgeheads.errors import CheckFailedError
+from edgeheads.errors import CheckFailedError, EdgeheadsError
 from edgeheads.progress import Progress, SilentProgress
 from edgeheads.runtime import DeviceSession
 from edgeheads.tasks import get_task
 from edgeheads.tasks.base import Prediction, Task
 
-__all__ = ["Predictor", "bundle_predictor", "evaluate", "score"]
+__all__ = [
+    "Predictor",
+    "bundle_predictor",
+    "bundle_task",
+    "evaluate",
+    "require_small_drop",
+    "score",
+    "score_baseline",
+]
 
 # Images [H, W, 3] of the model's size -> one prediction each.
 Predictor = Callable[[Sequence[NDArray[np.uint8]]], list[Prediction]]
@@ -48,14 +57,16 @@ def evaluate(
         None), "counts", "ranges", "protocol", "data", "runtime", "device".
     """
     data = data or bundle.recipe["data"]
-    task = get_task(bundle.task)
+    task = bundle_task(bundle)
     source = open_source(data, "test", size=bundle.contract.image.size, seed=bundle.recipe["seed"])
+    _require_same_labels(bundle, task.labels(source.names), data["source"])
     scores = score(
         task,
         bundle.contract.decoding,
         source,
         bundle_predictor(bundle, session),
         bundle.contract.image.size,
+        strict=data["strict"],
         progress=progress,
         title=f"Evaluating {bundle.precision}",
     )
@@ -71,9 +82,24 @@ def evaluate(
     return result
 
 
+def bundle_task(bundle: Bundle) -> Task:
+    """Return the room of a Bundle's task."""
+    return get_task(bundle.task, bundle.recipe["head"]["options"])
+
+
+def _require_same_labels(bundle: Bundle, labels: tuple[str, ...], source: str) -> None:
+    """Refuse data in which class 3 is another thing than in the model."""
+    if labels != bundle.contract.labels:
+        raise EdgeheadsError(
+            f"the labels of {source} are {', '.join(labels) or 'none'}, those of {bundle.folder} "
+            f"are {', '.join(bundle.contract.labels) or 'none'}; evaluate on data with the same "
+            "class names"
+        )
+
+
 def bundle_predictor(bundle: Bundle, session: DeviceSession) -> Predictor:
     """Return a predictor that runs the Bundle's file on the device."""
-    task, contract = get_task(bundle.task), bundle.contract
+    task, contract = bundle_task(bundle), bundle.contract
 
     def predict(images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         inputs = np.concatenate([contract.image.prepare(image) for image in images])
@@ -94,20 +120,27 @@ def score(
     predict: Predictor,
     size: tuple[int, int],
     *,
+    strict: bool = False,
     progress: Progress | None = None,
     title: str = "Evaluating",
 ) -> dict[str, Any]:
-    """Return {"metrics", "counts", "ranges"} of a predictor on every sample of a source."""
+    """Return {"metrics", "counts", "ranges"} of a predictor on every sample of a source.
+
+    Samples that cannot be used are counted in "counts" as samples_skipped, or, with `strict`,
+    refused.
+    """
     evaluator = task.evaluator(decoding)
+    skipped = Skipped()
+    usable = read_samples(source, task.check, skipped, strict=strict)
     with (progress or SilentProgress()).step(title, len(source)) as step:
-        for samples in _chunks(source):
-            for sample in samples:
-                task.check(sample)
+        while samples := list(islice(usable, _CHUNK)):
             predictions = predict([resize_rgb(sample.image, size) for sample in samples])
             for prediction, sample in zip(predictions, samples, strict=True):
                 evaluator.update(prediction, sample)
             step.advance(len(samples))
-    return evaluator.result()
+    scores = evaluator.result()
+    scores["counts"]["samples_skipped"] = len(skipped)
+    return scores
 
 
 def score_baseline(
@@ -120,7 +153,7 @@ def score_baseline(
     if baseline is None:
         return None
     evaluator = task.evaluator(decoding)
-    for sample in source:
+    for sample in read_samples(source, task.check, Skipped()):
         evaluator.update(task.predict_baseline(baseline, sample.image.shape[:2]), sample)
     return {"kind": baseline["kind"], "metrics": evaluator.result()["metrics"]}
 
@@ -141,9 +174,3 @@ def require_small_drop(
                 f"{metric.allowed_drop} is allowed; raise export.calibration_samples, "
                 "or train longer"
             )
-
-
-def _chunks(source: SampleSource) -> Iterator[list[Sample]]:
-    samples = iter(source)
-    while chunk := list(islice(samples, _CHUNK)):
-        yield chunk

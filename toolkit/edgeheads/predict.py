@@ -8,9 +8,8 @@ from pathlib import Path
 from edgeheads.bundle import Bundle
 from edgeheads.data.images import read_rgb, resize_rgb
 from edgeheads.errors import EdgeheadsError
-from edgeheads.evaluate import bundle_predictor
+from edgeheads.evaluate import bundle_predictor, bundle_task
 from edgeheads.runtime import DeviceSession
-from edgeheads.tasks import get_task
 from edgeheads.tasks.base import Prediction
 
 __all__ = ["predict_images"]
@@ -38,7 +37,8 @@ def predict_images(
             f"{stems.count(twins[0])} images are called {twins[0]!r}, and their pictures would "
             "overwrite each other; draw them one by one, each with its own --out"
         )
-    task = get_task(bundle.task)
+    task = bundle_task(bundle)
+    labels = bundle.contract.labels
     predict = bundle_predictor(bundle, session)
     for path in images:
         image = read_rgb(path)
@@ -49,7 +49,7 @@ def predict_images(
         target = folder / f"{path.stem}-{bundle.task}.png"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(task.draw(shown, prediction)).save(target)
+            Image.fromarray(task.draw(shown, prediction, labels)).save(target)
         except OSError as error:
             raise EdgeheadsError(
                 f"cannot write {target} ({error.strerror or error}); "

@@ -76,6 +76,8 @@ class DataSection(_Section):
     """The labelled images. `*_samples` count rendered scenes; a folder is used whole."""
 
     source: StrictStr = "synthetic"
+    format: StrictStr = "auto"
+    strict: StrictBool = False
     train_samples: Annotated[StrictInt, Field(ge=1)] = 512
     test_samples: Annotated[StrictInt, Field(ge=1)] = 64
     split: Literal["tail", "hash"] = "tail"

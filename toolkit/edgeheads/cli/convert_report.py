@@ -21,7 +21,7 @@ _NONE = "–"
 
 def print_result(result: ConvertResult) -> None:
     """Print the table of accuracy, size and latency, what it means, and what to do next."""
-    task = get_task(result.recipe.task)
+    task = get_task(result.recipe.task, result.recipe.head.options)
     columns = [
         "",
         *(f"{metric.title}{_arrow(metric.higher_is_better)}" for metric in task.metrics),
@@ -80,7 +80,7 @@ def as_json(result: ConvertResult) -> dict[str, Any]:
 
 def failures(result: ConvertResult) -> list[str]:
     """Return what was checked and does not hold, a sentence each."""
-    task = get_task(result.recipe.task)
+    task = get_task(result.recipe.task, result.recipe.head.options)
     found = [
         f"{precision}: {check.name}: {check.detail}"
         for precision, checks in result.checks.items()
@@ -141,7 +141,7 @@ def _notes(result: ConvertResult) -> list[str]:
 
 
 def _compared(result: ConvertResult) -> list[str]:
-    task = get_task(result.recipe.task)
+    task = get_task(result.recipe.task, result.recipe.head.options)
     reference = result.float_scores["metrics"]
     judged = [metric for metric in task.metrics if metric.allowed_drop is not None]
     lines = []

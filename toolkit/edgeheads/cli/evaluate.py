@@ -20,9 +20,9 @@ def evaluate(
 ) -> None:
     """Score a Bundle's file on the test split of labelled images."""
     from edgeheads.bundle import Bundle
+    from edgeheads.evaluate import bundle_task
     from edgeheads.evaluate import evaluate as run
     from edgeheads.runtime import DeviceSession
-    from edgeheads.tasks import get_task
 
     opened = Bundle(bundle)
     section = {**opened.recipe["data"], "source": data} if data else None
@@ -34,7 +34,7 @@ def evaluate(
     if as_json:
         print_json({"model_sha256": opened.sha256, **result})
         return
-    task = get_task(opened.task)
+    task = bundle_task(opened)
     scored = {f"{opened.precision} .tflite": result["metrics"]}
     if result["baseline"]:
         scored[result["baseline"]["kind"]] = result["baseline"]["metrics"]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeheads.data.images import IMAGE_SUFFIXES, open_image, read_rgb
-from edgeheads.data.sample import Sample
+from edgeheads.data.sample import LabelNames, Sample
 from edgeheads.errors import EdgeheadsError
 
 __all__ = ["RgbdFolder", "find_rgbd_pairs", "read_depth"]
@@ -33,6 +33,11 @@ class RgbdFolder:
     def __init__(self, pairs: Sequence[tuple[Path, Path]], depth_unit: float = 0.001) -> None:
         self._pairs = list(pairs)
         self._depth_unit = depth_unit
+
+    @property
+    def names(self) -> LabelNames:
+        """Depth has none."""
+        return LabelNames()
 
     def __len__(self) -> int:
         """The number of pairs."""

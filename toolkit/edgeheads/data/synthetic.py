@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgeheads.data.sample import Sample
+from edgeheads.data.sample import LabelNames, Sample
+from edgeheads.data.scenes.labels import NAMES
 from edgeheads.data.scenes.layout import CLASS_NAMES, MIN_DEPTH_M, random_scene
 from edgeheads.data.scenes.picture import render
 from edgeheads.errors import EdgeheadsError
@@ -65,6 +66,11 @@ class SyntheticScenes:
         self._size = (height, width)
         self._seed = seed
         self._split = split
+
+    @property
+    def names(self) -> LabelNames:
+        """What the numbers in the labels stand for."""
+        return NAMES
 
     def __len__(self) -> int:
         return self._count

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeheads.data.sample import Sample
+from edgeheads.data.sample import LabelNames, Sample
+from edgeheads.errors import EdgeheadsError
 from edgeheads.tasks.task_type import TaskType
 
-__all__ = ["Array", "Evaluator", "Metric", "Prediction", "Task"]
+__all__ = ["Array", "Evaluator", "Loss", "Metric", "Prediction", "Task", "part_of"]
 
 Array = NDArray[Any]
 Prediction = dict[str, Array]
+
+# (targets, outputs) -> the scalar loss of a batch. A `keras.layers.Layer` may be one, with
+# variables that are trained along.
+Loss = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -64,57 +69,125 @@ class Evaluator(ABC):
 
 
 class Task(ABC):
-    """One task. Nothing at import time, and nothing after the Bundle, needs more than NumPy."""
+    """One task. Nothing at import time, and nothing after the Bundle, needs more than NumPy.
+
+    Args:
+        options: the recipe's `head.options`.
+    """
 
     type: ClassVar[TaskType]
     title: ClassVar[str]
     default_recipe: ClassVar[str]
-    metrics: ClassVar[tuple[Metric, ...]]
-    protocol: ClassVar[str]
-    augmentations: ClassVar[tuple[str, ...]]
+    # Names from `data.augment.AUGMENTATIONS` that keep the task's labels true.
+    augmentations: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    protocol: str
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        self.options: Mapping[str, Any] = options or {}
 
     # Before the Bundle
 
-    @abstractmethod
-    def check(self, sample: Sample) -> None:
-        """Raise EdgeheadsError if the sample lacks the task's label."""
+    def head_options(self, names: LabelNames) -> dict[str, Any]:
+        """Return the options of the head that the labels decide, such as the number of classes.
+
+        Raises:
+            EdgeheadsError: the source has no labels of the task's kind.
+        """
+        return {}
+
+    def labels(self, names: LabelNames) -> tuple[str, ...]:
+        """Return the names that the outputs' last axis stands for, if it stands for any."""
+        return ()
 
     @abstractmethod
-    def target(self, sample: Sample, size: tuple[int, int]) -> dict[str, Array]:
-        """Return what the loss compares the outputs with, for an image resized to `size`."""
+    def check(self, sample: Sample) -> None:
+        """Raise EdgeheadsError if the sample lacks the task's label, or has one that is wrong."""
+
+    @abstractmethod
+    def target(
+        self, sample: Sample, size: tuple[int, int], decoding: Mapping[str, Any]
+    ) -> dict[str, Array]:
+        """Return what the loss compares the outputs with: arrays of the same shapes every time.
+
+        Args:
+            sample: of any size.
+            size: (height, width) of the network's input.
+            decoding: what `edge_outputs` returned.
+        """
 
     @abstractmethod
     def loss(self, targets: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
         """Return the scalar training loss of a batch, with keras.ops."""
 
+    def training_loss(self, names: LabelNames, samples: Iterable[Sample]) -> Loss:
+        """Return the loss for one training, which may depend on how often each class occurs."""
+        return self.loss
+
     @abstractmethod
-    def edge_outputs(self, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def edge_outputs(self, model: Any, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Choose the tensors of a Keras model that the .tflite file returns.
 
         They are those that int8 keeps best, usually in front of the last non-linear step.
 
+        Args:
+            model: a flat graph.
+            prefix: of the names of the head's layers, such as "depth" or "multi_task_depth".
+
         Returns:
-            {output name: symbolic tensor}, and the `decoding` that turns them into a prediction.
+            {output name: symbolic tensor}, and the `decoding` that turns them into a prediction:
+            plain JSON values.
         """
 
     @abstractmethod
-    def baseline(self, samples: Iterable[Sample]) -> dict[str, Any]:
-        """Return the trivial predictor learned from training samples, as plain JSON values."""
+    def baseline(self, samples: Iterable[Sample], names: LabelNames) -> dict[str, Any]:
+        """Return the trivial predictor learned from training samples, as plain JSON values.
+
+        "kind" says what it does, for tables; the rest is for `predict_baseline`.
+        """
 
     # After the Bundle
 
     @abstractmethod
     def decode(self, outputs: Mapping[str, Array], decoding: Mapping[str, Any]) -> Prediction:
-        """Turn one image's real-valued outputs [1, ...] into a prediction."""
+        """Turn one image's real-valued outputs [1, ...] into a prediction.
+
+        Places in the image are fractions of its width and height, since the network sees it at
+        another size.
+        """
 
     @abstractmethod
     def predict_baseline(self, baseline: Mapping[str, Any], size: tuple[int, int]) -> Prediction:
-        """Return what the trivial predictor says of any image."""
+        """Return what the trivial predictor says of any image of (height, width)."""
 
     @abstractmethod
     def evaluator(self, decoding: Mapping[str, Any]) -> Evaluator:
         """Return a fresh accumulator of the task's metrics."""
 
     @abstractmethod
-    def draw(self, image: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
+    def draw(
+        self, image: NDArray[np.uint8], prediction: Prediction, labels: tuple[str, ...] = ()
+    ) -> NDArray[np.uint8]:
         """Return a picture [h, w, 3] of the image and the prediction side by side."""
+
+    @abstractmethod
+    def draw_label(
+        self, image: NDArray[np.uint8], sample: Sample, names: LabelNames
+    ) -> NDArray[np.uint8]:
+        """Return the image [h, w, 3], of any size, with the sample's own label drawn on it."""
+
+
+def part_of(model: Any, prefix: str, part: str) -> Any:
+    """Return the symbolic output of the head's layer `part` in a flat graph.
+
+    Raises:
+        EdgeheadsError: the graph has none of that name.
+    """
+    name = f"{prefix}_{part}"
+    for layer in model.layers:
+        if layer.name == name:
+            return layer.output
+    raise EdgeheadsError(
+        f"the model has no layer {name!r}, whose output the file would return; "
+        "convert a model that edgeheads built, or build one: build_model(backbone, task)"
+    )

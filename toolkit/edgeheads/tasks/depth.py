@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeheads.data.images import resize_nearest, resize_rgb
-from edgeheads.data.sample import Sample
+from edgeheads.data.sample import LabelNames, Sample
 from edgeheads.errors import EdgeheadsError
 from edgeheads.tasks.base import Array, Evaluator, Metric, Prediction, Task
 from edgeheads.tasks.drawing import colorize, side_by_side, with_scale
@@ -47,29 +47,31 @@ class DepthTask(Task):
         if sample.depth is None:
             raise EdgeheadsError(f"{sample.name} has no depth map, which task 'depth' needs")
 
-    def target(self, sample: Sample, size: tuple[int, int]) -> dict[str, Array]:
+    def target(
+        self, sample: Sample, size: tuple[int, int], decoding: Mapping[str, Any]
+    ) -> dict[str, Array]:
         """Return depth [H, W, 1] metres, 0 where there is no reading."""
         assert sample.depth is not None  # noqa: S101 - `check` has seen it
         return {"depth": resize_nearest(sample.depth, size)[..., None]}
 
     def loss(self, targets: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
         """See `training.losses.depth_loss`."""
-        from edgeheads.training.losses import depth_loss
+        from edgeheads.training.losses.depth import depth_loss
 
         return depth_loss(targets["depth"], outputs["depth"], outputs.get("confidence"))
 
-    def edge_outputs(self, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def edge_outputs(self, model: Any, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the depth code and the confidence, both in [0, 1], where the graph has them.
 
         A graph that was not built by `build_model` gives its own outputs, in metres.
         """
         layers = {layer.name: layer for layer in model.layers}
-        if "depth_code" in layers and "depth_confidence_code" in layers:
+        if f"{prefix}_code" in layers and f"{prefix}_confidence_code" in layers:
             outputs = {
-                "depth_code": layers["depth_code"].output,
-                "confidence": layers["depth_confidence_code"].output,
+                "depth_code": layers[f"{prefix}_code"].output,
+                "confidence": layers[f"{prefix}_confidence_code"].output,
             }
-            return outputs, _code_range(layers)
+            return outputs, _code_range(layers, prefix)
         own = model.output if isinstance(model.output, dict) else {"depth": model.output}
         shape = tuple(getattr(own.get("depth"), "shape", ()))
         if len(shape) != 4 or shape[-1] != 1:
@@ -79,7 +81,7 @@ class DepthTask(Task):
             )
         return dict(own), {"encoding": "metres"}
 
-    def baseline(self, samples: Iterable[Sample]) -> dict[str, Any]:
+    def baseline(self, samples: Iterable[Sample], names: LabelNames) -> dict[str, Any]:
         """Return the median depth of all readings: the best constant in absolute error."""
         # 4096 evenly spaced readings an image are plenty for a median, and bound the memory.
         readings = []
@@ -117,15 +119,22 @@ class DepthTask(Task):
         """Return a fresh accumulator; readings outside the model's range do not count."""
         return DepthEvaluator(decoding.get("min_depth", 0.0), decoding.get("max_depth", math.inf))
 
-    def draw(self, image: NDArray[np.uint8], prediction: Prediction) -> NDArray[np.uint8]:
+    def draw(
+        self, image: NDArray[np.uint8], prediction: Prediction, labels: tuple[str, ...] = ()
+    ) -> NDArray[np.uint8]:
         """Return the image beside its depth map: near is bright, with a scale in metres."""
-        depth = prediction["depth"]
-        low, high = (float(value) for value in np.percentile(depth, (1, 99)))
-        high = max(high, low * 1.01)
-        # Equal colour steps for equal ratios of depth, as people see distance.
-        colored = colorize(1 - np.log(np.clip(depth, low, high) / low) / math.log(high / low))
+        colored, low, high = _colored(prediction["depth"])
         panel = with_scale(resize_rgb(colored, image.shape[:2]), f"{low:.2f} m", f"{high:.2f} m")
         return side_by_side(image, panel)
+
+    def draw_label(
+        self, image: NDArray[np.uint8], sample: Sample, names: LabelNames
+    ) -> NDArray[np.uint8]:
+        """Return the depth map, black where there is no reading."""
+        assert sample.depth is not None  # noqa: S101 - `check` has seen it
+        known = sample.depth > 0
+        colored, _, _ = _colored(np.where(known, sample.depth, np.median(sample.depth[known])))
+        return resize_nearest(colored * known[..., None], image.shape[:2])
 
 
 class DepthEvaluator(Evaluator):
@@ -207,18 +216,28 @@ def resize_bilinear(values: Array, size: tuple[int, ...]) -> Array:
     return values
 
 
-def _code_range(layers: Mapping[str, Any]) -> dict[str, Any]:
+def _code_range(layers: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Read the depth range from the layer that turns the code into metres."""
-    if "depth_log_metres" in layers:
-        rescaling = layers["depth_log_metres"]
+    if f"{prefix}_log_metres" in layers:
+        rescaling = layers[f"{prefix}_log_metres"]
         low = math.exp(rescaling.offset)
         return {"encoding": "log", "min_depth": low, "max_depth": low * math.exp(rescaling.scale)}
-    rescaling = layers["depth_metres"]
+    rescaling = layers[f"{prefix}_metres"]
     return {
         "encoding": "linear",
         "min_depth": float(rescaling.offset),
         "max_depth": float(rescaling.offset + rescaling.scale),
     }
+
+
+def _colored(depth: Array) -> tuple[NDArray[np.uint8], float, float]:
+    """Return the colours of a map in metres, and the range they stand for.
+
+    Equal colour steps for equal ratios of depth, as people see distance.
+    """
+    low, high = (float(value) for value in np.percentile(depth, (1, 99)))
+    high = max(high, low * 1.01)
+    return colorize(1 - np.log(np.clip(depth, low, high) / low) / math.log(high / low)), low, high
 
 
 def _shapes(outputs: Mapping[str, Any]) -> dict[str, tuple[int | None, ...]]:

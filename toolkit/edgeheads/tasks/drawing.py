@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import colorsys
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["colorize", "side_by_side", "with_scale"]
+__all__ = ["class_color", "colorize", "side_by_side", "with_scale"]
 
 # Dark violet to pale yellow, of steadily growing lightness, so that it also reads in grey.
 _PALETTE = np.array(
@@ -53,3 +54,11 @@ def with_scale(panel: NDArray[np.uint8], top: str, bottom: str) -> NDArray[np.ui
     draw.text((20, 2), top, fill=(0, 0, 0))
     draw.text((20, height - 14), bottom, fill=(0, 0, 0))
     return np.concatenate([panel, np.asarray(canvas)], axis=1)
+
+
+def class_color(index: int) -> tuple[int, int, int]:
+    """Return the colour of a class: neighbours in the list are far apart in hue, all are bright."""
+    # Steps of the golden angle never repeat and always fall into the widest gap.
+    hue = index * 0.618034 % 1.0
+    red, green, blue = (int(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.75, 0.95))
+    return red, green, blue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ from edgeheads.backbones.base import InputScaling
 from edgeheads.contract import scale_pixels
 from edgeheads.data.augment import augment
 from edgeheads.data.images import resize_rgb
-from edgeheads.data.sample import Sample
+from edgeheads.data.sample import LabelNames, Sample
 from edgeheads.tasks.base import Array, Task
 
 __all__ = ["TrainingBatches"]
@@ -27,6 +28,8 @@ class TrainingBatches(keras.utils.PyDataset):
         task: encodes the labels.
         size: (height, width) of the network's input.
         scaling: of the network's input.
+        decoding: of the model, see `Task.edge_outputs`; some targets depend on it.
+        names: of the labels; a mirror swaps some of them.
         steps: how many batches there are.
         batch_size: samples a batch.
         augmentations: names from `data.augment.AUGMENTATIONS`.
@@ -40,6 +43,8 @@ class TrainingBatches(keras.utils.PyDataset):
         *,
         size: tuple[int, int],
         scaling: InputScaling,
+        decoding: Mapping[str, Any],
+        names: LabelNames,
         steps: int,
         batch_size: int,
         augmentations: tuple[str, ...],
@@ -50,6 +55,8 @@ class TrainingBatches(keras.utils.PyDataset):
         self._task = task
         self._size = size
         self._scaling = scaling
+        self._decoding = decoding
+        self._names = names
         self._steps = steps
         self._batch_size = batch_size
         self._augmentations = augmentations
@@ -71,7 +78,7 @@ class TrainingBatches(keras.utils.PyDataset):
                     resize_rgb(sample.image, self._size), self._scaling.scale, self._scaling.offset
                 )
             )
-            targets.append(self._task.target(sample, self._size))
+            targets.append(self._task.target(sample, self._size, self._decoding))
         return np.stack(images), {
             name: np.stack([target[name] for target in targets]) for name in targets[0]
         }
@@ -80,4 +87,4 @@ class TrainingBatches(keras.utils.PyDataset):
         rounds, place = divmod(position, len(self._samples))
         order = np.random.default_rng((self._seed, rounds)).permutation(len(self._samples))
         rng: Any = np.random.default_rng((self._seed, rounds, place))
-        return augment(self._samples[order[place]], self._augmentations, rng)
+        return augment(self._samples[order[place]], self._augmentations, rng, self._names)

@@ -8,7 +8,7 @@ import keras
 
 from edgeheads.errors import EdgeheadsError
 from edgeheads.progress import Progress, SilentProgress, Step
-from edgeheads.tasks.base import Task
+from edgeheads.tasks.base import Loss
 from edgeheads.training.batches import TrainingBatches
 
 __all__ = ["fit"]
@@ -17,7 +17,7 @@ __all__ = ["fit"]
 def fit(
     model: keras.Model,
     batches: TrainingBatches,
-    task: Task,
+    loss: Loss,
     *,
     learning_rate: float,
     weight_decay: float = 0.0,
@@ -25,6 +25,15 @@ def fit(
     progress: Progress | None = None,
 ) -> list[float]:
     """Train a model in place: AdamW with a linear warm-up and a cosine decay to zero.
+
+    Args:
+        model: a flat graph.
+        batches: what to train on.
+        loss: what to minimize; variables of its own are trained along.
+        learning_rate: at its peak.
+        weight_decay: of kernels.
+        warmup_fraction: of the steps.
+        progress: where to report.
 
     Returns:
         The running mean of the loss after each step.
@@ -41,8 +50,8 @@ def fit(
         warmup_target=learning_rate if warmup else None,
         warmup_steps=warmup,
     )
-    trainer = _Trainer(model, task)
-    trainer.compile(optimizer=_optimizer(model, schedule, weight_decay), jit_compile=False)
+    trainer = _Trainer(model, loss)
+    trainer.compile(optimizer=_optimizer(trainer, schedule, weight_decay), jit_compile=False)
     with (progress or SilentProgress()).step("Training", steps) as step:
         report = _Report(step)
         trainer.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=[report])
@@ -63,10 +72,11 @@ def _optimizer(
 class _Trainer(keras.Model):
     """Lets Keras' training loop call a task's loss, which sees all outputs at once."""
 
-    def __init__(self, model: keras.Model, task: Task) -> None:
+    def __init__(self, model: keras.Model, loss: Loss) -> None:
         super().__init__(name="trainer")
         self.model = model
-        self.task = task
+        # A loss that is a layer is tracked like any, so that its variables are trained.
+        self.task_loss = loss
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         return self.model(x, training=training)
@@ -74,7 +84,7 @@ class _Trainer(keras.Model):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, *_: Any, **__: Any
     ) -> Any:
-        return self.task.loss(y, y_pred)
+        return self.task_loss(y, y_pred)
 
 
 class _Report(keras.callbacks.Callback):

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeheads.data.sample import Sample
-from edgeheads.data.scenes.layout import CLASSES, Light, Scene
+from edgeheads.data.scenes.labels import label_corners, label_objects, label_surfaces
+from edgeheads.data.scenes.layout import Light, Scene
 from edgeheads.data.scenes.raycast import Floats, Hits, occluded, trace
 from edgeheads.data.scenes.textures import TEXTURES
 
@@ -28,18 +29,18 @@ def render(scene: Scene, rng: np.random.Generator, name: str) -> Sample:
     _smooth_edges(scene, hits, radiance, x, y)
     normals = scene.camera.axes.T @ hits.surface.normals
 
-    # Number the objects that are seen from 1 on, without gaps.
-    seen = np.unique(hits.identity[hits.identity > 0])
-    numbers = np.zeros(len(scene.shapes) + 1, np.int32)
-    numbers[seen] = np.arange(1, len(seen) + 1)
-    classes = [CLASSES.index(type(scene.shapes[number - 1])) for number in seen]
+    depth = hits.depth.reshape(height, width)
+    objects = label_objects(scene, hits)
     return Sample(
         image=photograph(radiance.reshape(3, height, width), rng),
         name=name,
-        depth=hits.depth.reshape(height, width),
+        # What the picture is of: the object that takes most of it.
+        label=int(objects.classes[objects.areas().argmax()]),
+        objects=objects,
+        semantic=label_surfaces(scene, hits),
+        keypoints=label_corners(scene, depth),
+        depth=depth,
         normals=np.ascontiguousarray(normals.T).reshape(height, width, 3),
-        instances=numbers[hits.identity].reshape(height, width),
-        instance_classes=np.array(classes, np.int32),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from edgeheads.training.losses import BEST_LOG_ERROR, depth_loss  # noqa: E402
+from edgeheads.training.losses.depth import BEST_LOG_ERROR, depth_loss  # noqa: E402
 
 
 def loss(target: np.ndarray, depth: np.ndarray, confidence: np.ndarray | None = None) -> float:

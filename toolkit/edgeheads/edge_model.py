@@ -1,0 +1,147 @@
+"""A Keras model together with what of it becomes the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeheads.backbones import InputScaling, create_backbone
+from edgeheads.contract import scale_pixels
+from edgeheads.data.sample import LabelNames
+from edgeheads.errors import EdgeheadsError
+from edgeheads.evaluate import Predictor
+from edgeheads.heads import HeadConfiguration
+from edgeheads.model import build_model
+from edgeheads.recipe import Recipe
+from edgeheads.tasks.base import Array, Prediction, Task
+
+__all__ = ["EdgeModel", "build", "load"]
+
+_BATCH = 16
+
+_PRESETS = {
+    "default": HeadConfiguration.get_default_config,
+    "efficient": HeadConfiguration.get_efficient_config,
+    "high_performance": HeadConfiguration.get_high_performance_config,
+}
+
+
+@dataclass(frozen=True)
+class EdgeModel:
+    """The part of a Keras model that becomes the file.
+
+    Attributes:
+        model: the flat graph.
+        outputs: {output of the file: symbolic tensor of the graph}.
+        decoding: how the task reads them; see `Task.decode`.
+        scaling: what the graph takes, as a function of pixels.
+        labels: what the outputs' last axis stands for.
+    """
+
+    model: keras.Model
+    outputs: dict[str, Any]
+    decoding: dict[str, Any]
+    scaling: InputScaling
+    labels: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the input in pixels."""
+        height, width = self.model.inputs[0].shape[1:3]
+        return height, width
+
+    def scaled(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Return images [H, W, 3] of the model's size as a batch of its real input values."""
+        return scale_pixels(np.stack(images), self.scaling.scale, self.scaling.offset)
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, Array]:
+        """Return the outputs [N, ...] of images [H, W, 3] of the model's size."""
+        graph = keras.Model(self.model.inputs[0], self.outputs)
+        outputs = graph.predict(self.scaled(images), batch_size=_BATCH, verbose=0)
+        return {name: np.asarray(array) for name, array in outputs.items()}
+
+    def predictor(self, task: Task) -> Predictor:
+        """Return what `evaluate.score` calls, for the float model."""
+
+        def predict(images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+            outputs = self.predict(images)
+            return [
+                task.decode({name: one[i : i + 1] for name, one in outputs.items()}, self.decoding)
+                for i in range(len(images))
+            ]
+
+        return predict
+
+
+def build(recipe: Recipe, task: Task, names: LabelNames) -> EdgeModel:
+    """Return the recipe's network, untrained but for the backbone's weights.
+
+    Args:
+        recipe: names the backbone and the head.
+        task: the recipe's.
+        names: of the labels it is to learn, which decide, for example, the number of classes.
+
+    Raises:
+        EdgeheadsError: see `create_backbone` and `create_vision_head`.
+    """
+    section = recipe.backbone
+    backbone = create_backbone(
+        section.name,
+        (*recipe.input_size, 3),
+        weights=section.weights,
+        width=section.width,
+        levels=section.levels,
+    )
+    preset = _PRESETS[recipe.head.preset](task.type)
+    # The preset's factor is for a head on its own; here the output is as large as the input.
+    preset.pop("upsampling_factor", None)
+    options = {**preset, **task.head_options(names), **recipe.head.options}
+    model = build_model(backbone, task.type, **options)
+    outputs, decoding = task.edge_outputs(model, layer_prefix(task))
+    return EdgeModel(model, outputs, decoding, backbone.scaling, task.labels(names))
+
+
+def load(path: Path, recipe: Recipe, task: Task, names: LabelNames) -> EdgeModel:
+    """Return a trained `.keras` model.
+
+    Raises:
+        EdgeheadsError: it cannot be loaded, takes another input than the recipe says, holds NaN,
+            or has not the outputs of the task.
+    """
+    if not path.is_file():
+        raise EdgeheadsError(f"model {path} does not exist; give a .keras file")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # zipfile, h5py, json and Keras each have their own
+        raise EdgeheadsError(
+            f"model {path} cannot be loaded ({' '.join(str(error).split())[:200]}); "
+            "expected a .keras file of stock layers"
+        ) from None
+    # A Sequential model that was never called has none.
+    shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
+    if len(shapes) != 1 or shapes[0][1:] != (*recipe.input_size, 3):
+        raise EdgeheadsError(
+            f"model {path} must take one image of shape {(None, *recipe.input_size, 3)}, as the "
+            f"recipe says, received {shapes}; set --input-size"
+        )
+    for variable in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            raise EdgeheadsError(
+                f"model {path} holds NaN or infinite values in {variable.path}; train it again"
+            )
+    scaling = create_backbone(
+        recipe.backbone.name, (*recipe.input_size, 3), width=recipe.backbone.width
+    ).scaling
+    outputs, decoding = task.edge_outputs(model, layer_prefix(task))
+    return EdgeModel(model, outputs, decoding, scaling, task.labels(names))
+
+
+def layer_prefix(task: Task) -> str:
+    """Return what `build_model` begins the names of a task's layers with."""
+    return task.type.value.replace("-", "_")

@@ -1,0 +1,1 @@
+"""Training losses, on `keras.ops`: one file per task."""
