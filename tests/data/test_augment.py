@@ -23,7 +23,7 @@ class Always:
 
 
 def test_flip_moves_image_and_labels_together_and_mirrors_normals() -> None:
-    flipped = flip(SCENE, Always())  # type: ignore[arg-type]
+    flipped = flip(SCENE, Always(), NAMES)  # type: ignore[arg-type]
     np.testing.assert_array_equal(flipped.image, SCENE.image[:, ::-1])
     np.testing.assert_array_equal(flipped.depth, SCENE.depth[:, ::-1])
     np.testing.assert_array_equal(flipped.semantic, SCENE.semantic[:, ::-1])

@@ -8,7 +8,7 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from edgeheads.backbones import InputScaling  # noqa: E402
-from edgeheads.data.scenes.labels import NAMES
+from edgeheads.data.scenes.labels import NAMES  # noqa: E402
 from edgeheads.data.synthetic import SyntheticScenes  # noqa: E402
 from edgeheads.errors import EdgeheadsError  # noqa: E402
 from edgeheads.tasks import get_task  # noqa: E402
