@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import edgeheads
 from edgeheads.backbones.base import Backbone, InputScaling
 from edgeheads.heads import create_vision_head
 from edgeheads.model import build_model
@@ -95,3 +96,8 @@ def test_tokens_make_a_model_too():
     transformer = keras.Model(tokens, keras.layers.Dense(8)(tokens))
     shapes = _shapes(build_model(transformer, "cls", hidden_dim=8, num_classes=3))
     assert shapes["logits"] == (None, 3)
+
+
+@pytest.mark.parametrize("name", edgeheads.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(edgeheads, name) is not None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgeheads.backbones import Backbone, create_backbone
     from edgeheads.bundle import Bundle
     from edgeheads.errors import EdgeheadsError
-    from edgeheads.heads import HeadConfiguration, create_vision_head
+    from edgeheads.heads import HeadConfiguration, create_multi_task_head, create_vision_head
     from edgeheads.model import build_model
     from edgeheads.recipe import Recipe
     from edgeheads.tasks.task_type import TaskType
@@ -29,6 +29,7 @@ __all__ = [
     "TaskType",
     "build_model",
     "create_backbone",
+    "create_multi_task_head",
     "create_vision_head",
 ]
 
@@ -41,6 +42,7 @@ _HOMES = {
     "TaskType": "tasks.task_type",
     "build_model": "model",
     "create_backbone": "backbones",
+    "create_multi_task_head": "heads",
     "create_vision_head": "heads",
 }
 
