@@ -13,11 +13,13 @@ from edgeheads.errors import EdgeheadsError
 
 DATA = {
     "source": "synthetic",
+    "format": "auto",
     "train_samples": 3,
     "test_samples": 2,
     "split": "tail",
     "test_fraction": 0.2,
     "depth_unit": 0.001,
+    "keypoint_crops": False,
 }
 
 

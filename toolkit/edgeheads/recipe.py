@@ -78,6 +78,7 @@ class DataSection(_Section):
     source: StrictStr = "synthetic"
     format: StrictStr = "auto"
     strict: StrictBool = False
+    keypoint_crops: StrictBool = False
     train_samples: Annotated[StrictInt, Field(ge=1)] = 512
     test_samples: Annotated[StrictInt, Field(ge=1)] = 64
     split: Literal["tail", "hash"] = "tail"
@@ -94,6 +95,24 @@ class TrainingSection(_Section):
     weight_decay: Annotated[Real, Field(ge=0)] = 1e-4
     warmup_fraction: Annotated[Real, Field(ge=0, lt=1)] = 0.1
     augment: StrictBool = True
+    frozen_fraction: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    backbone_rate: Annotated[Real, Field(gt=0)] = 1.0
+    clip_norm: Annotated[Real, Field(ge=0)] = 0.0
+    ema_decay: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    recompute: StrictBool = False
+    validation_fraction: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    validations: Annotated[StrictInt, Field(ge=1)] = 10
+    patience: Annotated[StrictInt, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _patience_sees(self) -> TrainingSection:
+        if self.patience and not self.validation_fraction:
+            raise ValueError(
+                "patience waits for better validations: set validation_fraction above 0, "
+                "or patience to 0"
+            )
+        return self
 
 
 class ExportSection(_Section):

@@ -13,7 +13,14 @@ from edgeheads.errors import EdgeheadsError, MissingDependencyError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["IMAGE_SUFFIXES", "open_image", "read_rgb", "resize_nearest", "resize_rgb"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "open_image",
+    "read_ids",
+    "read_rgb",
+    "resize_nearest",
+    "resize_rgb",
+]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -57,11 +64,19 @@ def open_image(path: Path) -> Image.Image:
         ) from None
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Return a picture as [H, W, 3] uint8 RGB, upright, alpha blended onto black."""
+def read_rgb(path: Path, *, upright: bool = True) -> NDArray[np.uint8]:
+    """Return a picture as [H, W, 3] uint8 RGB, alpha blended onto black.
+
+    Args:
+        path: of the file.
+        upright: turn it as its EXIF orientation asks, which viewers do.
+    """
     _, operations = _pillow()
-    image = operations.exif_transpose(open_image(path))
-    if image.mode in ("I", "I;16", "F"):
+    image = open_image(path)
+    if upright:
+        image = operations.exif_transpose(image)
+    # "I;16", "I;16B" and so on are 16 bits in one byte order or the other.
+    if image.mode.startswith(("I", "F")):
         raise EdgeheadsError(
             f"image {path} has one channel of more than 8 bits (mode {image.mode}), "
             "expected an 8-bit colour or grey picture"
@@ -72,6 +87,34 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
         black.alpha_composite(image)
         image = black
     return np.asarray(image.convert("RGB"))
+
+
+def read_ids(path: Path) -> tuple[NDArray[np.integer[Any]], bool]:
+    """Return a map of numbers [H, W], upright, and whether they are indices of a palette.
+
+    Grey of 1, 8 or 16 bits gives its values, a palette its indices; alpha is left out.
+
+    Raises:
+        EdgeheadsError: the file cannot be read, or is in colour.
+    """
+    _, operations = _pillow()
+    image = operations.exif_transpose(open_image(path))
+    palette = image.mode in ("P", "PA")
+    values = np.asarray(image.convert("L") if image.mode == "1" else image)
+    if values.ndim == 3:
+        # Grey that was saved as colour; the last channel of 2 or 4 is alpha.
+        colors = values[..., : values.shape[2] - (values.shape[2] % 2 == 0)]
+        if (colors != colors[..., :1]).any():
+            raise EdgeheadsError(
+                f"mask {path} is in colour (mode {image.mode}); expected a palette or grey PNG "
+                "whose values are class numbers"
+            )
+        values = colors[..., 0]
+    if not np.issubdtype(values.dtype, np.integer):
+        raise EdgeheadsError(
+            f"mask {path} has values of {values.dtype}, expected integers; save it as a grey PNG"
+        )
+    return values, palette
 
 
 def resize_rgb(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

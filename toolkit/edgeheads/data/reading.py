@@ -1,8 +1,8 @@
-"""Reading a source through: what cannot be used is left out and counted, or refused."""
+"""Reading a source through: what is wrong is left out or mended, and counted, or is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edgeheads.data.sample import Sample, SampleSource
@@ -13,16 +13,19 @@ __all__ = ["Skipped", "read_samples"]
 
 @dataclass
 class Skipped:
-    """What was left out of a source.
+    """What was wrong in a source.
 
     Attributes:
-        reasons: one text each; it names the file.
+        reasons: why samples were left out, a text each; it names the file.
+        problems: of labels that were mended or left out of samples that were used, and of the
+            source itself; a text each.
     """
 
     reasons: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
-        """How many samples."""
+        """How many samples were left out."""
         return len(self.reasons)
 
 
@@ -38,17 +41,20 @@ def read_samples(
     Args:
         source: what to read.
         check: raises EdgeheadsError for a sample that cannot be used.
-        skipped: takes the reason of each sample that is left out.
-        strict: raise the first reason instead.
+        skipped: takes the reason of each sample that is left out, and each problem of labels.
+        strict: raise the first reason or problem instead.
 
     Raises:
-        EdgeheadsError: a sample cannot be used and `strict` is set, or none at all can be.
+        EdgeheadsError: something is wrong and `strict` is set, or no sample at all can be used.
     """
     used = 0
+    # Rendered scenes, and sources in memory, have none of their own.
+    _note(getattr(source, "problems", ()), skipped, strict)
     for index in range(len(source)):
         try:
             sample = source[index]
             check(sample)
+            _note(sample.problems, skipped, strict)
         except EdgeheadsError as error:
             if strict:
                 raise
@@ -60,3 +66,9 @@ def read_samples(
         raise EdgeheadsError(
             f"none of {len(source)} samples can be used; the first: {skipped.reasons[0]}"
         )
+
+
+def _note(problems: Sequence[str], skipped: Skipped, strict: bool) -> None:
+    if strict and problems:
+        raise EdgeheadsError(problems[0])
+    skipped.problems.extend(problems)

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IGNORED", "LabelNames", "Objects", "Sample", "SampleSource"]
+__all__ = ["IGNORED", "LabelNames", "Objects", "Sample", "SampleSource", "box_around"]
 
 IGNORED = -1
 """The class of a pixel in `Sample.semantic` that counts for nothing."""
@@ -69,6 +69,12 @@ class Objects:
         return Objects(self.boxes[rows], self.classes[rows], self.crowd[rows], masks)
 
 
+def box_around(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Return the box, as in `Objects`, around the pixels of a mask [H, W] that has some."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image with whatever labels its source has; a label that is absent is None.
@@ -87,6 +93,7 @@ class Sample:
         depth: [H, W] float32, metres along the optical axis; 0 where there is no reading.
         normals: [H, W, 3] float32 unit vectors in the camera frame (x right, y down, z forward);
             all zero where undefined.
+        problems: what was wrong with the labels and was mended or left out, a sentence each.
     """
 
     image: NDArray[np.uint8]
@@ -98,6 +105,7 @@ class Sample:
     keypoint_scale: float | None = None
     depth: NDArray[np.float32] | None = None
     normals: NDArray[np.float32] | None = None
+    problems: tuple[str, ...] = ()
 
 
 class SampleSource(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeheads.data.sample import LabelNames, Objects
+from edgeheads.data.sample import LabelNames, Objects, box_around
 from edgeheads.data.scenes.layout import CLASS_NAMES, CLASSES, Scene
 from edgeheads.data.scenes.raycast import Floats, Hits
 
@@ -37,15 +37,10 @@ def label_objects(scene: Scene, hits: Hits) -> Objects:
     identity = hits.identity.reshape(scene.camera.size)
     seen = np.unique(identity[identity > 0])
     masks = identity == seen[:, None, None]
-    boxes = np.array([_box_around(mask) for mask in masks], np.float32).reshape(-1, 4)
+    boxes = np.array([box_around(mask) for mask in masks], np.float32).reshape(-1, 4)
     classes = [CLASSES.index(type(scene.shapes[number - 1])) for number in seen]
     crowd = masks.sum(axis=(1, 2)) < _LEAST_SHARE * identity.size
     return Objects(boxes, np.array(classes, np.int32), crowd, masks)
-
-
-def _box_around(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
 def label_surfaces(scene: Scene, hits: Hits) -> NDArray[np.int32]:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeheads.data.rgbd import RgbdFolder, find_rgbd_pairs, read_depth
+from edgeheads.data.formats.listing import ReadOptions
+from edgeheads.data.formats.rgbd import detect, read, read_depth
+from edgeheads.data.sample import Sample
 from edgeheads.errors import EdgeheadsError
 
 
@@ -22,9 +24,13 @@ def write_pair(
     Image.fromarray(raw).save(folder / "depth" / f"{stem}.png")
 
 
+def samples(folder: Path) -> list[Sample]:
+    return [entry.load() for entry in read(folder, ReadOptions()).splits[""]]
+
+
 def test_millimetres_become_metres_and_gaps_become_zero(tmp_path: Path) -> None:
     write_pair(tmp_path, "a", np.array([[0, 1500], [65535, 65534]], np.uint16))
-    sample = RgbdFolder(find_rgbd_pairs(tmp_path))[0]
+    [sample] = samples(tmp_path)
     np.testing.assert_allclose(sample.depth, [[0, 1.5], [0, 65.534]], rtol=1e-6)
     assert sample.image.shape == (2, 2, 3)
     assert sample.name.endswith("a.jpg")
@@ -40,20 +46,21 @@ def test_depth_unit_scales_integers_only(tmp_path: Path) -> None:
 def test_pairs_come_in_the_order_of_their_names(tmp_path: Path) -> None:
     for stem in ("b", "a", "c"):
         write_pair(tmp_path, stem, np.array([[1]], np.uint16))
-    assert [color.stem for color, _ in find_rgbd_pairs(tmp_path)] == ["a", "b", "c"]
-    assert len(list(RgbdFolder(find_rgbd_pairs(tmp_path)))) == 3
+    names = [entry.name for entry in read(tmp_path, ReadOptions()).splits[""]]
+    assert names == ["color/a.jpg", "color/b.jpg", "color/c.jpg"]
+    assert len(samples(tmp_path)) == 3
 
 
 def test_depth_of_another_size_is_refused(tmp_path: Path) -> None:
     write_pair(tmp_path, "a", np.array([[1, 2]], np.uint16), size=(4, 6))
     with pytest.raises(EdgeheadsError, match=r"expected 6x4, received 2x1; register the depth"):
-        RgbdFolder(find_rgbd_pairs(tmp_path))[0]
+        samples(tmp_path)
 
 
 def test_map_without_a_reading_is_refused(tmp_path: Path) -> None:
     write_pair(tmp_path, "a", np.array([[0, 65535]], np.uint16))
     with pytest.raises(EdgeheadsError, match=r"a\.png has no reading: every pixel is 0, 65535"):
-        RgbdFolder(find_rgbd_pairs(tmp_path))[0]
+        samples(tmp_path)
 
 
 def test_eight_bits_are_no_depth(tmp_path: Path) -> None:
@@ -72,13 +79,29 @@ def test_picture_without_depth_is_refused(tmp_path: Path) -> None:
     for stem in ("a", "b"):
         write_pair(tmp_path, stem, np.array([[1]], np.uint16))
     (tmp_path / "depth" / "b.png").unlink()
-    with pytest.raises(EdgeheadsError, match=r"1 of 2 pictures .* the first is b\.jpg"):
-        find_rgbd_pairs(tmp_path)
+    first, second = read(tmp_path, ReadOptions()).splits[""]
+    assert first.load().depth is not None
+    with pytest.raises(
+        EdgeheadsError, match=r"b\.jpg has no depth map of the same name in .*depth"
+    ):
+        second.load()
 
 
 def test_folder_names_are_said(tmp_path: Path) -> None:
     with pytest.raises(EdgeheadsError, match="no folder of pictures; expected one called color or"):
-        find_rgbd_pairs(tmp_path)
+        read(tmp_path, ReadOptions())
+    assert not detect(tmp_path)
+
+
+def test_predefined_splits(tmp_path: Path) -> None:
+    for split, stem in (("train", "a"), ("test", "b")):
+        write_pair(tmp_path / split, stem, np.array([[1]], np.uint16))
+    assert detect(tmp_path)
+    splits = read(tmp_path, ReadOptions()).splits
+    assert {split: [entry.name for entry in part] for split, part in splits.items()} == {
+        "train": ["train/color/a.jpg"],
+        "test": ["test/color/b.jpg"],
+    }
 
 
 def test_archive_that_is_called_npy_is_refused(tmp_path: Path) -> None:
@@ -98,14 +121,14 @@ def test_pickled_depth_is_not_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not Path(__file__).parents[2].joinpath("../shared/data/depth_rgbd").is_dir(),
+    not Path(__file__).parents[3].joinpath("../shared/data/depth_rgbd").is_dir(),
     reason="../shared/data/depth_rgbd is not there",
 )
 def test_real_frames_are_read() -> None:
-    folder = Path(__file__).parents[2] / "../shared/data/depth_rgbd"
-    source = RgbdFolder(find_rgbd_pairs(folder))
-    assert len(source) == 100
-    depth = source[0].depth
+    folder = Path(__file__).parents[3] / "../shared/data/depth_rgbd"
+    entries = read(folder, ReadOptions()).splits[""]
+    assert len(entries) == 100
+    depth = entries[0].load().depth
     assert depth is not None
     assert depth.shape == (480, 640)
     assert 0.3 < depth[depth > 0].min() < depth.max() < 10
