@@ -13,10 +13,16 @@ from edgeheads.cli.options import chosen_device, device_options, json_option
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", metavar="DIR", help="Labelled images [default: what it was trained for].")
+@click.option("--format", "data_format", metavar="NAME", help="Of DIR [default: its looks].")
 @device_options
 @json_option
 def evaluate(
-    bundle: Path, data: str | None, device: str | None, threads: int | None, as_json: bool
+    bundle: Path,
+    data: str | None,
+    data_format: str | None,
+    device: str | None,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Score a Bundle's file on the test split of labelled images."""
     from edgeheads.bundle import Bundle
@@ -25,7 +31,11 @@ def evaluate(
     from edgeheads.runtime import DeviceSession
 
     opened = Bundle(bundle)
-    section = {**opened.recipe["data"], "source": data} if data else None
+    section = None
+    if data or data_format:
+        stored = opened.recipe["data"]
+        changes = {"source": data or stored["source"], "format": data_format or "auto"}
+        section = {**stored, **changes}
     with (
         DeviceSession(chosen_device(device, threads)) as session,
         terminal_progress(silent=as_json) as progress,

@@ -14,7 +14,15 @@ from edgeheads.data.sample import LabelNames, Sample, SampleSource
 from edgeheads.data.synthetic import SyntheticScenes
 from edgeheads.errors import EdgeheadsError
 
-__all__ = ["Division", "ListedSamples", "divide", "list_source", "open_source", "split_items"]
+__all__ = [
+    "Division",
+    "ListedSamples",
+    "divide",
+    "find_source_format",
+    "list_source",
+    "open_source",
+    "split_items",
+]
 
 _TFDS = "tfds:"
 
@@ -117,13 +125,24 @@ def list_source(data: Mapping[str, Any]) -> Listing:
         from edgeheads.data.formats import tfds
 
         return tfds.read(data["source"].removeprefix(_TFDS))
-    folder = Path(data["source"])
+    return get_format(find_source_format(data)).read(Path(data["source"]), options)
+
+
+def find_source_format(data: Mapping[str, Any]) -> str:
+    """Return the format of a recipe's data: the one it names, or the one its folder looks like.
+
+    Raises:
+        EdgeheadsError: see `open_source`.
+    """
+    source = data["source"]
+    if source == "synthetic" or source.startswith(_TFDS):
+        return source.partition(":")[0]
+    folder = Path(source)
     if not folder.is_dir():
         raise EdgeheadsError(f"data folder {folder} does not exist; give one with --data DIR")
     if not any(folder.iterdir()):
         raise EdgeheadsError(f"data folder {folder} is empty")
-    name = find_format(folder) if data["format"] == "auto" else data["format"]
-    return get_format(name).read(folder, options)
+    return find_format(folder) if data["format"] == "auto" else str(data["format"])
 
 
 def divide(listing: Listing, method: str, test_fraction: float) -> Division:
