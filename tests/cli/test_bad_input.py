@@ -80,17 +80,43 @@ def break_readings(folder: Path) -> None:
     [
         (break_picture, "color/1.png cannot be read ("),
         (break_size, "expected 64x48, received 10x10; register the depth to the colour camera"),
-        (break_pair, "1 of 6 pictures in"),
+        (break_pair, "color/1.png has no depth map of the same name in"),
         (break_bits, "has 8 bits a pixel; expected 16-bit integers or float metres"),
         (break_readings, "has no reading: every pixel is 0, 65535, NaN or negative; remove it"),
     ],
 )
-def test_damaged_data(tmp_path: Path, damage: Callable[[Path], None], words: str) -> None:
+def test_damaged_data_is_refused_with_strict(tmp_path: Path, damage: Callable[[Path], None], words: str) -> None:
     folder = rgbd(tmp_path / "data")
     damage(folder)
     arguments = ("convert", "--recipe", RECIPE, "--data", folder, "--out", tmp_path / "run")
-    assert words in refused(2, *arguments)
+    assert words in refused(2, *arguments, "--strict")
     assert not any((tmp_path / "run").iterdir())
+
+
+def test_damaged_data_is_skipped_and_counted(tmp_path: Path) -> None:
+    folder = rgbd(tmp_path / "data")
+    break_picture(folder)
+    done = run("convert", "--recipe", RECIPE, "--data", folder, "--out", tmp_path / "run")
+    assert "1 training samples were skipped:" in done.stdout, done.stderr
+    assert "color/1.png cannot be read (" in done.stdout
+
+
+def test_data_of_which_nothing_can_be_used(tmp_path: Path) -> None:
+    folder = rgbd(tmp_path / "data")
+    for path in (folder / "color").iterdir():
+        path.write_bytes(b"no picture")
+    arguments = ("convert", "--recipe", RECIPE, "--data", folder, "--out", tmp_path / "run")
+    assert "none of 5 samples can be used; the first: image " in refused(2, *arguments)
+
+
+def test_folder_of_no_known_format(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    arguments = ("convert", "--recipe", RECIPE, "--data", tmp_path, "--out", tmp_path / "run")
+    said = refused(2, *arguments)
+    assert "is in no known format; say which it is with --format" in said
+    assert "voc: DIR/JPEGImages" in said
+    said = refused(2, *arguments, "--format", "cocoa")
+    assert "unknown data format 'cocoa'; did you mean coco" in said
 
 
 def write_weights(path: Path, poison: bool = False, width: float = 1.0) -> Path:

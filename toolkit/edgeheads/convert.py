@@ -58,6 +58,7 @@ class ConvertResult:
         benchmarks: benchmark.json, by precision.
         seconds: of each stage.
         skipped: why training samples were left out, a text each.
+        label_problems: what was mended in, or left out of, the labels of the others.
     """
 
     recipe: Recipe
@@ -72,6 +73,7 @@ class ConvertResult:
     benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    label_problems: list[str] = field(default_factory=list)
 
 
 def convert(
@@ -111,6 +113,7 @@ def convert(
     with watch.stage("read the data"):
         data = read_training_data(recipe, task, progress)
     result.skipped = list(data.skipped.reasons)
+    result.label_problems = list(data.skipped.problems)
     baseline = task.baseline(data.samples, data.names)
     if model_file is None:
         with watch.stage("train"):

@@ -126,8 +126,8 @@ def score(
 ) -> dict[str, Any]:
     """Return {"metrics", "counts", "ranges"} of a predictor on every sample of a source.
 
-    Samples that cannot be used are counted in "counts" as samples_skipped, or, with `strict`,
-    refused.
+    Samples that cannot be used are counted in "counts" as samples_skipped, labels that were
+    mended or left out as label_problems; with `strict` the first of either is refused.
     """
     evaluator = task.evaluator(decoding)
     skipped = Skipped()
@@ -140,6 +140,7 @@ def score(
             step.advance(len(samples))
     scores = evaluator.result()
     scores["counts"]["samples_skipped"] = len(skipped)
+    scores["counts"]["label_problems"] = len(skipped.problems)
     return scores
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -17,6 +17,7 @@ from edgeheads.tasks import get_task
 __all__ = ["as_json", "failures", "print_result"]
 
 _NONE = "–"
+_SHOWN = 3
 
 
 def print_result(result: ConvertResult) -> None:
@@ -73,6 +74,8 @@ def as_json(result: ConvertResult) -> dict[str, Any]:
             }
             for precision, bundle in result.bundles.items()
         },
+        "skipped": result.skipped,
+        "label_problems": result.label_problems,
         "seconds": result.seconds,
         "failures": failures(result),
     }
@@ -136,8 +139,22 @@ def _notes(result: ConvertResult) -> list[str]:
         for precision, bench in result.benchmarks.items()
         if bench["unstable"]
     ]
+    notes += _findings("training samples were skipped", result.skipped)
+    notes += _findings("label problems in the training samples", result.label_problems)
     stages = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
     return [*notes, f"Took: {stages}"]
+
+
+def _findings(title: str, findings: Sequence[str]) -> list[str]:
+    if not findings:
+        return []
+    shown = [f"  {finding}" for finding in findings[:_SHOWN]]
+    more = len(findings) - len(shown)
+    return [
+        f"{len(findings):,} {title}:",
+        *shown,
+        *([f"  and {more:,} more; --json lists them all"] if more else []),
+    ]
 
 
 def _compared(result: ConvertResult) -> list[str]:
