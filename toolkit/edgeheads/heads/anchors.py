@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeheads.errors import EdgeheadsError
 
-__all__ = ["ANCHOR_RATIOS", "ANCHOR_SCALES", "AnchorGenerator", "check_anchor_count"]
+__all__ = [
+    "ANCHOR_RATIOS",
+    "ANCHOR_SCALES",
+    "AnchorGenerator",
+    "AnchorLayout",
+    "check_anchor_count",
+]
 
 # Three sizes within an octave, three shapes (Lin et al. 2017, RetinaNet).
 ANCHOR_SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
@@ -71,6 +79,55 @@ class AnchorGenerator:
             corners = np.concatenate([centers - half, centers + half], axis=-1)
             levels.append(corners.reshape(-1, 4) / (columns, rows, columns, rows))
         return np.concatenate(levels).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class AnchorLayout:
+    """All anchors of one network: what is in a cell, and the cells there are.
+
+    Attributes:
+        generator: of the anchors in a cell.
+        grids: (rows, columns) of each level, fine to coarse.
+    """
+
+    generator: AnchorGenerator
+    grids: tuple[tuple[int, int], ...]
+
+    @cached_property
+    def boxes(self) -> NDArray[np.float32]:
+        """The anchors [A, 4], see `AnchorGenerator.boxes`; not to be written to."""
+        boxes = self.generator.boxes(self.grids)
+        boxes.setflags(write=False)
+        return boxes
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values: scales, ratios, cells, grids."""
+        return {
+            "scales": list(self.generator.scales),
+            "ratios": list(self.generator.ratios),
+            "cells": self.generator.cells,
+            "grids": [list(grid) for grid in self.grids],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> AnchorLayout:
+        """Return what `to_json` wrote; the boxes of equal layouts are computed once."""
+        return _layout(
+            tuple(content["scales"]),
+            tuple(content["ratios"]),
+            content["cells"],
+            tuple((rows, columns) for rows, columns in content["grids"]),
+        )
+
+
+@lru_cache(maxsize=8)
+def _layout(
+    scales: tuple[float, ...],
+    ratios: tuple[float, ...],
+    cells: float,
+    grids: tuple[tuple[int, int], ...],
+) -> AnchorLayout:
+    return AnchorLayout(AnchorGenerator(scales, ratios, cells), grids)
 
 
 def check_anchor_count(expected: int, received: int, what: str) -> None:

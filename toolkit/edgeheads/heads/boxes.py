@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from edgeheads.heads.anchors import check_anchor_count
 
-__all__ = ["Detections", "decode_boxes", "decode_detections", "encode_boxes", "iou", "nms"]
+__all__ = [
+    "Detections",
+    "decode_boxes",
+    "decode_detections",
+    "encode_boxes",
+    "intersection",
+    "iou",
+    "nms",
+    "paired_iou",
+]
 
 Floats = NDArray[np.float32]
 
@@ -55,13 +64,28 @@ def decode_boxes(regressions: Any, anchors: Any, ops: Any = np) -> Any:
 
 def iou(boxes: Floats, others: Floats) -> Floats:
     """Return the intersection over union [N, M] of boxes [N, 4] and others [M, 4]."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    common = np.prod(np.maximum(high - low, 0), axis=-1)
-    area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=-1)
-    other_area = np.prod(np.maximum(others[:, 2:] - others[:, :2], 0), axis=-1)
-    union = area[:, None] + other_area[None] - common
+    return paired_iou(boxes[:, None], others[None])
+
+
+def paired_iou(boxes: Floats, others: Floats) -> Floats:
+    """Return the intersection over union [...] of boxes [..., 4], each with its own other
+    [..., 4]; the two are broadcast against each other.
+    """
+    common = intersection(boxes, others)
+    union = _area(boxes) + _area(others) - common
     return np.where(union > 0, common / np.maximum(union, 1e-12), 0.0).astype(np.float32)
+
+
+def intersection(boxes: Floats, others: Floats) -> Floats:
+    """Return the area [...] that boxes [..., 4] and others [..., 4] share, broadcast likewise."""
+    width = np.minimum(boxes[..., 2], others[..., 2]) - np.maximum(boxes[..., 0], others[..., 0])
+    height = np.minimum(boxes[..., 3], others[..., 3]) - np.maximum(boxes[..., 1], others[..., 1])
+    shared: Floats = np.maximum(width, 0) * np.maximum(height, 0)
+    return shared
+
+
+def _area(boxes: Floats) -> Floats:
+    return intersection(boxes, boxes)
 
 
 def nms(boxes: Floats, scores: Floats, iou_threshold: float, limit: int) -> NDArray[np.intp]:

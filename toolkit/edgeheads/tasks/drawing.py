@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["class_color", "colorize", "side_by_side", "with_scale"]
+__all__ = [
+    "class_color",
+    "colorize",
+    "draw_boxes",
+    "draw_points",
+    "overlay_masks",
+    "side_by_side",
+    "with_legend",
+    "with_scale",
+]
 
 # Dark violet to pale yellow, of steadily growing lightness, so that it also reads in grey.
 _PALETTE = np.array(
@@ -25,6 +35,7 @@ _PALETTE = np.array(
     np.float32,
 )
 _SCALE_WIDTH = 72
+_LEGEND_LINE = 14
 
 
 def colorize(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
@@ -62,3 +73,112 @@ def class_color(index: int) -> tuple[int, int, int]:
     hue = index * 0.618034 % 1.0
     red, green, blue = (int(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.75, 0.95))
     return red, green, blue
+
+
+def draw_boxes(
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.floating[Any]],
+    texts: Sequence[str],
+    colors: Sequence[tuple[int, int, int]],
+) -> NDArray[np.uint8]:
+    """Return a copy of the image [H, W, 3] with boxes, each under its text.
+
+    Args:
+        image: of any size.
+        boxes: [N, 4] in fractions of the image; the first is drawn last, on top.
+        texts: [N].
+        colors: [N].
+    """
+    from PIL import Image, ImageDraw
+
+    height, width = image.shape[:2]
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    line = max(1, round(min(height, width) / 240))
+    for box, text, color in reversed(list(zip(boxes, texts, colors, strict=True))):
+        left, top, right, bottom = (
+            round(float(share) * (side - 1))
+            for share, side in zip(box, (width, height) * 2, strict=True)
+        )
+        draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=color, width=line)
+        if text:
+            _, _, text_width, text_height = draw.textbbox((0, 0), text)
+            x = max(0, min(left, width - text_width - 2))
+            y = max(0, top - text_height - 2)
+            draw.rectangle((x, y, x + text_width + 2, y + text_height + 2), fill=color)
+            draw.text((x + 1, y), text, fill=(0, 0, 0))
+    return np.asarray(canvas)
+
+
+def overlay_masks(
+    image: NDArray[np.uint8],
+    masks: NDArray[np.bool_],
+    colors: Sequence[tuple[int, int, int]],
+) -> NDArray[np.uint8]:
+    """Return a copy of the image [H, W, 3] with masks [N, H, W] laid over it, half transparent;
+    the first is laid last, on top.
+    """
+    shown = image.copy()
+    for mask, color in reversed(list(zip(masks, colors, strict=True))):
+        shown[mask] = (image[mask].astype(np.uint16) + color) // 2
+    return shown
+
+
+def draw_points(
+    image: NDArray[np.uint8],
+    points: NDArray[np.floating[Any]],
+    texts: Sequence[str],
+    colors: Sequence[tuple[int, int, int]],
+    filled: Sequence[bool],
+) -> NDArray[np.uint8]:
+    """Return a copy of the image [H, W, 3] with points, each with its text at its right.
+
+    Args:
+        image: of any size.
+        points: [N, 2], x and y in fractions of the image.
+        texts: [N]; empty for none.
+        colors: [N].
+        filled: [N]; a disk, or else a ring.
+    """
+    from PIL import Image, ImageDraw
+
+    height, width = image.shape[:2]
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    radius = max(2, round(min(height, width) / 120))
+    for (x, y), text, color, full in zip(points, texts, colors, filled, strict=True):
+        x, y = float(x) * width - 0.5, float(y) * height - 0.5
+        disk = (x - radius, y - radius, x + radius, y + radius)
+        # The dark rim shows it on a ground of its own colour.
+        draw.ellipse(tuple(np.add(disk, (-1, -1, 1, 1))), outline=(0, 0, 0))
+        draw.ellipse(disk, outline=color, fill=color if full else None)
+        if text:
+            _, top, text_width, bottom = draw.textbbox((0, 0), text)
+            left = (
+                x + radius + 2 if x + radius + 2 + text_width < width else x - radius - text_width
+            )
+            place = (max(0, left), min(max(0, y - (top + bottom) / 2), height - bottom - 1))
+            draw.text(place, text, fill=color, stroke_width=1, stroke_fill=(0, 0, 0))
+    return np.asarray(canvas)
+
+
+def with_legend(
+    panel: NDArray[np.uint8], entries: Sequence[tuple[str, tuple[int, int, int]]]
+) -> NDArray[np.uint8]:
+    """Return the panel with a list of names and their colours at its right, as many as fit."""
+    from PIL import Image, ImageDraw
+
+    height = panel.shape[0]
+    fitting = max(1, height // _LEGEND_LINE)
+    shown = list(entries[:fitting])
+    if len(entries) > fitting:
+        shown[-1:] = [(f"and {len(entries) - fitting + 1} more", (255, 255, 255))]
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    width = 24 + round(max((measure.textlength(name) for name, _ in shown), default=0))
+    canvas = Image.new("RGB", (width, height), (255, 255, 255))
+    draw = ImageDraw.Draw(canvas)
+    for row, (name, color) in enumerate(shown):
+        top = row * _LEGEND_LINE + 2
+        draw.rectangle((6, top, 15, top + 9), fill=color)
+        draw.text((20, top - 1), name, fill=(0, 0, 0))
+    return np.concatenate([panel, np.asarray(canvas)], axis=1)
