@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeheads.backbones import InputScaling, create_backbone
+from edgeheads.backbones.base import Backbone
 from edgeheads.contract import scale_pixels
 from edgeheads.data.sample import LabelNames
 from edgeheads.errors import EdgeheadsError
@@ -21,7 +23,7 @@ from edgeheads.model import build_model
 from edgeheads.recipe import Recipe
 from edgeheads.tasks.base import Array, Prediction, Task
 
-__all__ = ["EdgeModel", "build", "load"]
+__all__ = ["EdgeModel", "build", "layer_prefix", "load", "network_parts"]
 
 _BATCH = 16
 
@@ -60,10 +62,14 @@ class EdgeModel:
         """Return images [H, W, 3] of the model's size as a batch of its real input values."""
         return scale_pixels(np.stack(images), self.scaling.scale, self.scaling.offset)
 
+    @cached_property
+    def _graph(self) -> keras.Model:
+        # One and the same, so that it is traced once.
+        return keras.Model(self.model.inputs[0], self.outputs)
+
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, Array]:
         """Return the outputs [N, ...] of images [H, W, 3] of the model's size."""
-        graph = keras.Model(self.model.inputs[0], self.outputs)
-        outputs = graph.predict(self.scaled(images), batch_size=_BATCH, verbose=0)
+        outputs = self._graph.predict(self.scaled(images), batch_size=_BATCH, verbose=0)
         return {name: np.asarray(array) for name, array in outputs.items()}
 
     def predictor(self, task: Task) -> Predictor:
@@ -90,6 +96,18 @@ def build(recipe: Recipe, task: Task, names: LabelNames) -> EdgeModel:
     Raises:
         EdgeheadsError: see `create_backbone` and `create_vision_head`.
     """
+    backbone, options = network_parts(recipe, task, names)
+    model = build_model(backbone, task.type, **options)
+    outputs, decoding = task.edge_outputs(model, layer_prefix(task))
+    return EdgeModel(model, outputs, decoding, backbone.scaling, task.labels(names))
+
+
+def network_parts(recipe: Recipe, task: Task, names: LabelNames) -> tuple[Backbone, dict[str, Any]]:
+    """Return the recipe's backbone, and the options of the head on it.
+
+    Raises:
+        EdgeheadsError: see `create_backbone`.
+    """
     section = recipe.backbone
     backbone = create_backbone(
         section.name,
@@ -101,10 +119,7 @@ def build(recipe: Recipe, task: Task, names: LabelNames) -> EdgeModel:
     preset = _PRESETS[recipe.head.preset](task.type)
     # The preset's factor is for a head on its own; here the output is as large as the input.
     preset.pop("upsampling_factor", None)
-    options = {**preset, **task.head_options(names), **recipe.head.options}
-    model = build_model(backbone, task.type, **options)
-    outputs, decoding = task.edge_outputs(model, layer_prefix(task))
-    return EdgeModel(model, outputs, decoding, backbone.scaling, task.labels(names))
+    return backbone, {**preset, **task.head_options(names), **recipe.head.options}
 
 
 def load(path: Path, recipe: Recipe, task: Task, names: LabelNames) -> EdgeModel:

@@ -14,7 +14,7 @@ from edgeheads.heads.enhancement import EnhancementHead
 from edgeheads.heads.factory import create_vision_head, head_class
 from edgeheads.tasks.task_type import TaskType
 
-__all__ = ["build_model"]
+__all__ = ["build_model", "make_head"]
 
 
 def build_model(
@@ -37,15 +37,22 @@ def build_model(
         EdgeheadsError: see `create_vision_head`.
     """
     if not isinstance(head, BaseVisionHead):
-        task = TaskType.parse(head)
-        options = _options(task, config, tuple(backbone.input.shape[1:3]))
-        head = create_vision_head(task, **{"name": task.value.replace("-", "_"), **options})
+        head = make_head(backbone, head, **config)
     features = backbone.output
     if isinstance(head, EnhancementHead) and head.residual:
         maps = features.values() if isinstance(features, dict) else keras.tree.flatten(features)
         features = [_image(backbone, f"{head.name}_input"), *maps]
     outputs = head.connect(features)
     return keras.Model(backbone.input, outputs, name=f"{backbone.name}_{head.name}")
+
+
+def make_head(
+    backbone: Backbone | keras.Model, task: TaskType | str, **config: Any
+) -> BaseVisionHead:
+    """Return the head that `build_model` puts on a backbone for a task."""
+    task = TaskType.parse(task)
+    options = _options(task, config, tuple(backbone.input.shape[1:3]))
+    return create_vision_head(task, **{"name": task.value.replace("-", "_"), **options})
 
 
 def _options(

@@ -16,11 +16,13 @@ __all__ = ["COMMANDS", "main"]
 # commands imports none of them.
 COMMANDS = {
     "convert": ("convert:convert", "Train a model and turn it into proved .tflite Bundles."),
+    "train": ("train:train", "Train a model, with checkpoints and learning curves."),
     "verify": ("verify:verify", "Check that a Bundle's file does what its manifest says."),
     "evaluate": ("evaluate:evaluate", "Score a Bundle's file on labelled images."),
     "bench": ("bench:bench", "Time Bundles, or .tflite files, against each other."),
     "inspect": ("inspect:inspect", "Show what is in a Bundle or a .tflite file."),
     "heads": ("heads:heads", "Show what each task's head costs on a backbone."),
+    "data": ("data:data", "Check a folder of labelled images, and draw its labels."),
     "predict": ("predict:predict", "Draw what a Bundle predicts on images."),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,16 +62,29 @@ class TrainingBatches(keras.utils.PyDataset):
         self._batch_size = batch_size
         self._augmentations = augmentations
         self._seed = seed
+        self._first = 0
+
+    def window(self, first: int, steps: int) -> TrainingBatches:
+        """Return `steps` of these batches, from the one at `first` on."""
+        window = copy.copy(self)
+        window._first = self._first + first
+        window._steps = steps
+        return window
 
     @property
     def num_batches(self) -> int:
         """How many batches there are."""
         return self._steps
 
+    @property
+    def num_samples(self) -> int:
+        """How many samples there are."""
+        return len(self._samples)
+
     def __getitem__(self, index: int) -> tuple[Array, dict[str, Array]]:
         """Return batch `index`: network input [B, H, W, 3], and the task's targets."""
         images, targets = [], []
-        first = index * self._batch_size
+        first = (self._first + index) * self._batch_size
         for position in range(first, first + self._batch_size):
             sample = self._sample(position)
             images.append(
@@ -87,4 +101,8 @@ class TrainingBatches(keras.utils.PyDataset):
         rounds, place = divmod(position, len(self._samples))
         order = np.random.default_rng((self._seed, rounds)).permutation(len(self._samples))
         rng: Any = np.random.default_rng((self._seed, rounds, place))
-        return augment(self._samples[order[place]], self._augmentations, rng, self._names)
+
+        def other() -> Sample:
+            return self._samples[rng.integers(len(self._samples))]
+
+        return augment(self._samples[order[place]], self._augmentations, rng, self._names, other)
