@@ -14,6 +14,7 @@ from edgeheads.data.sample import LabelNames, Sample
 from edgeheads.errors import EdgeheadsError
 from edgeheads.tasks.base import Array, Evaluator, Metric, Prediction, Task
 from edgeheads.tasks.drawing import colorize, side_by_side, with_scale
+from edgeheads.tasks.maps import resize_bilinear
 from edgeheads.tasks.task_type import TaskType
 
 __all__ = ["DepthEvaluator", "DepthTask"]
@@ -29,7 +30,9 @@ class DepthTask(Task):
     default_recipe = "depth-mobilenet_v2_0.35-128"
     metrics = (
         Metric("abs_rel", "AbsRel", "", False, 0, math.inf, 0.03, drop_is_relative=True),
+        Metric("sq_rel", "SqRel", "m", False, 0, math.inf),
         Metric("rmse", "RMSE", "m", False, 0, math.inf),
+        Metric("rmse_log", "RMSElog", "", False, 0, math.inf),
         Metric("delta1", "δ1", "", True, 0, 1, 0.01),
         Metric("delta2", "δ2", "", True, 0, 1),
         Metric("delta3", "δ3", "", True, 0, 1),
@@ -37,7 +40,7 @@ class DepthTask(Task):
     protocol = (
         "per image over pixels with a reading between min_depth and max_depth, at the label's "
         "resolution (prediction resized bilinearly), then the mean over images; "
-        "no median scaling"
+        "no median scaling, natural logarithms"
     )
     # Scaling a picture would change what is metric in it, unless the intrinsics changed too.
     augmentations = ("flip", "color")
@@ -138,7 +141,7 @@ class DepthTask(Task):
 
 
 class DepthEvaluator(Evaluator):
-    """AbsRel, RMSE and the three delta accuracies (Eigen et al. 2014), averaged over images.
+    """The errors and the three delta accuracies of Eigen et al. 2014, averaged over images.
 
     Args:
         min_depth: metres; labels below are left out.
@@ -169,11 +172,15 @@ class DepthEvaluator(Evaluator):
                 f"the model predicts NaN or infinite depth on {sample.name}; "
                 "train or convert it again"
             )
-        ratio = np.maximum(p / y, y / np.maximum(p, 1e-9))
+        # A depth of 0 is wrong by every ratio, but has none.
+        positive = np.maximum(p, 1e-9)
+        ratio = np.maximum(p / y, y / positive)
         self._per_image.append(
             (
                 float(np.mean(np.abs(p - y) / y)),
+                float(np.mean((p - y) ** 2 / y)),
                 float(np.sqrt(np.mean((p - y) ** 2))),
+                float(np.sqrt(np.mean(np.log(positive / y) ** 2))),
                 *(float(np.mean(ratio < _DELTA**power)) for power in (1, 2, 3)),
             )
         )
@@ -189,7 +196,7 @@ class DepthEvaluator(Evaluator):
                 f"{self._range[1]} metres; check the depth unit"
             )
         means = np.mean(np.asarray(self._per_image), axis=0)
-        names = ("abs_rel", "rmse", "delta1", "delta2", "delta3")
+        names = [metric.name for metric in DepthTask.metrics]
         return {
             "metrics": {name: float(value) for name, value in zip(names, means, strict=True)},
             "counts": {
@@ -199,21 +206,6 @@ class DepthEvaluator(Evaluator):
             },
             "ranges": {"label_m": self._truth, "prediction_m": self._predicted},
         }
-
-
-def resize_bilinear(values: Array, size: tuple[int, ...]) -> Array:
-    """Return a map [h, w] at (height, width), pixel centres aligned, edges repeated."""
-    for axis, length in enumerate(size):
-        if values.shape[axis] == length:
-            continue
-        at = (np.arange(length) + 0.5) * values.shape[axis] / length - 0.5
-        at = np.clip(at, 0, values.shape[axis] - 1)
-        low = np.floor(at).astype(np.intp)
-        high = np.minimum(low + 1, values.shape[axis] - 1)
-        share = (at - low).astype(np.float32)
-        share = share[:, None] if axis == 0 else share
-        values = values.take(low, axis) * (1 - share) + values.take(high, axis) * share
-    return values
 
 
 def _code_range(layers: Mapping[str, Any], prefix: str) -> dict[str, Any]:
