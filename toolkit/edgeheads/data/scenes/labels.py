@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from edgeheads.data.sample import LabelNames, Objects, box_around
 from edgeheads.data.scenes.layout import CLASS_NAMES, CLASSES, Scene
-from edgeheads.data.scenes.raycast import Floats, Hits
+from edgeheads.data.scenes.raycast import Hits, trace
 
 __all__ = ["NAMES", "label_corners", "label_objects", "label_surfaces"]
 
@@ -27,9 +27,6 @@ _FACE_CLASSES = np.array([1, 1, 2, 0, 1, 1], np.int32)
 
 # Of an object that shows less than this share of the image, nobody could tell what it is.
 _LEAST_SHARE = 1e-3
-
-# How much nearer than a corner something must be to hide it, in metres.
-_HIDES = 0.05
 
 
 def label_objects(scene: Scene, hits: Hits) -> Objects:
@@ -54,13 +51,8 @@ def label_surfaces(scene: Scene, hits: Hits) -> NDArray[np.int32]:
     return classes.reshape(scene.camera.size)
 
 
-def label_corners(scene: Scene, depth: Floats) -> NDArray[np.float32]:
-    """Return where the corners of the back wall are in the image: `Sample.keypoints`.
-
-    Args:
-        scene: has the room and the camera.
-        depth: [H, W], to tell which corners something stands in front of.
-    """
+def label_corners(scene: Scene) -> NDArray[np.float32]:
+    """Return where the corners of the back wall are in the image: `Sample.keypoints`."""
     (left, ceiling, _), (right, floor, back) = scene.room.lower, scene.room.upper
     corners = [(left, floor, back), (right, floor, back), (left, ceiling, back)]
     corners.append((right, ceiling, back))
@@ -72,6 +64,9 @@ def label_corners(scene: Scene, depth: Floats) -> NDArray[np.float32]:
         x = width / 2 + camera.focal_px * across / forward
         y = height / 2 + camera.focal_px * down / forward
         if 0 <= x < width and 0 <= y < height:
-            hidden = depth[int(y), int(x)] < forward - _HIDES
-            point[:] = x, y, 1 if hidden else 2
+            point[:] = x, y, 2
+    # A ray of its own, because that of the nearest pixel meets a floor or a wall before the corner.
+    x, y = points[:, 0], points[:, 1]
+    hidden = trace(camera, scene.room, scene.shapes, x, y).identity > 0
+    points[hidden & (points[:, 2] > 0), 2] = 1
     return points

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 CLASS_NAMES = ("box", "sphere", "cylinder")
-"""The name of each class in `Sample.instance_classes`."""
+"""The name of each class in `Objects.classes`."""
 
 MIN_DEPTH_M = 0.4
 """Nothing is nearer to the camera, in metres."""

@@ -29,7 +29,6 @@ def render(scene: Scene, rng: np.random.Generator, name: str) -> Sample:
     _smooth_edges(scene, hits, radiance, x, y)
     normals = scene.camera.axes.T @ hits.surface.normals
 
-    depth = hits.depth.reshape(height, width)
     objects = label_objects(scene, hits)
     return Sample(
         image=photograph(radiance.reshape(3, height, width), rng),
@@ -38,8 +37,8 @@ def render(scene: Scene, rng: np.random.Generator, name: str) -> Sample:
         label=int(objects.classes[objects.areas().argmax()]),
         objects=objects,
         semantic=label_surfaces(scene, hits),
-        keypoints=label_corners(scene, depth),
-        depth=depth,
+        keypoints=label_corners(scene),
+        depth=hits.depth.reshape(height, width),
         normals=np.ascontiguousarray(normals.T).reshape(height, width, 3),
     )
 
