@@ -103,6 +103,8 @@ def test_a_preset_of_another_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_mit_preset_computes_what_keras_hub_computes(tmp_path: Path) -> None:
+    if keras.backend.backend() == "jax":
+        pytest.skip("KerasHub's own MiT takes squares only on JAX, with which ours is compared")
     hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed")
     source = hub.models.MiTBackbone(
         layerwise_depths=[2, 2, 2, 2],
