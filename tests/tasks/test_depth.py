@@ -11,7 +11,7 @@ from edgeheads.data.sample import LabelNames, Sample
 from edgeheads.data.synthetic import SyntheticScenes
 from edgeheads.errors import EdgeheadsError
 from edgeheads.tasks import get_task
-from edgeheads.tasks.depth import DepthEvaluator, resize_bilinear
+from edgeheads.tasks.depth import DepthEvaluator
 
 TASK = get_task("depth")
 
@@ -34,7 +34,9 @@ def test_metrics_by_hand() -> None:
     assert result["metrics"] == pytest.approx(
         {
             "abs_rel": (0.2 + 0.5 + 0.9 / 1.9 + 1.5) / 4,
+            "sq_rel": (0.04 + 0.5 + 0.81 / 1.9 + 2.25) / 4,
             "rmse": math.sqrt(np.mean(errors**2)),
+            "rmse_log": math.sqrt(np.mean(np.log([1.2, 1.5, 1.9, 2.5]) ** 2)),
             "delta1": 0.25,
             "delta2": 0.5,
             "delta3": 0.75,
@@ -74,16 +76,19 @@ def test_nan_prediction_is_an_error_not_a_number() -> None:
         DepthEvaluator().update(prediction([[math.nan]]), sample([[1.0]]))
 
 
+def test_depth_of_zero_is_wrong_by_a_finite_ratio() -> None:
+    evaluator = DepthEvaluator()
+    evaluator.update(prediction([[0.0]]), sample([[1.0]]))
+    metrics = evaluator.result()["metrics"]
+    assert metrics["delta3"] == 0
+    assert metrics["sq_rel"] == 1
+    assert metrics["rmse_log"] == pytest.approx(9 * math.log(10))
+
+
 def test_prediction_is_resized_to_the_label() -> None:
     evaluator = DepthEvaluator()
     evaluator.update(prediction([[3.0]]), sample([[3.0, 3.0], [3.0, 3.0]]))
     assert evaluator.result()["metrics"]["abs_rel"] == 0
-
-
-def test_resize_bilinear_by_hand() -> None:
-    """Pixel centres: 2 -> 4 samples at -0.25, 0.25, 0.75, 1.25 of the source, edges repeated."""
-    assert resize_bilinear(np.array([[0.0, 4.0]]), (1, 4)).tolist() == [[0.0, 1.0, 3.0, 4.0]]
-    assert resize_bilinear(np.array([[0.0], [4.0]]), (4, 1))[:, 0].tolist() == [0, 1, 3, 4]
 
 
 @pytest.mark.parametrize(

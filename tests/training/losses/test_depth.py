@@ -9,7 +9,12 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from edgeheads.training.losses.depth import BEST_LOG_ERROR, depth_loss  # noqa: E402
+from edgeheads.errors import EdgeheadsError  # noqa: E402
+from edgeheads.training.losses.depth import (  # noqa: E402
+    BEST_LOG_ERROR,
+    ScaleInvariantLogLoss,
+    depth_loss,
+)
 
 
 def loss(target: np.ndarray, depth: np.ndarray, confidence: np.ndarray | None = None) -> float:
@@ -77,3 +82,37 @@ def test_confidence_does_not_move_the_depth() -> None:
         return tape.gradient(value, depth).numpy()
 
     np.testing.assert_array_equal(gradient(0.9), gradient(None))
+
+
+def test_scale_invariant_loss_by_hand() -> None:
+    """Log errors 1, 3 and a pixel without reading: mean of squares 5, squared mean 4; the second
+    image is perfect."""
+    target = np.array([[1.0, 1.0, 0.0], [2.0, 2.0, 2.0]], np.float32).reshape(2, 1, 3, 1)
+    depth = np.array([[math.e, math.e**3, 9.0], [2.0, 2.0, 2.0]], np.float32).reshape(2, 1, 3, 1)
+    assert float(ScaleInvariantLogLoss()(target, depth)) == pytest.approx((5 - 0.5 * 4) / 2)
+    assert float(ScaleInvariantLogLoss(0.0)(target, depth)) == pytest.approx(5 / 2)
+
+
+def test_one_factor_for_the_whole_image_costs_nothing_at_full_scale_invariance() -> None:
+    target = np.random.default_rng(0).uniform(1, 5, (2, 4, 4, 1)).astype(np.float32)
+    assert float(ScaleInvariantLogLoss(1.0)(target, target * 1.7)) == pytest.approx(0, abs=1e-6)
+    assert float(ScaleInvariantLogLoss(0.5)(target, target * 1.7)) > 0.1
+
+
+def test_scale_invariant_loss_of_an_image_without_a_reading_is_zero() -> None:
+    assert float(ScaleInvariantLogLoss()(np.zeros((1, 2, 2, 1)), np.ones((1, 2, 2, 1)))) == 0
+
+
+def test_scale_invariant_loss_is_saved_with_its_option() -> None:
+    loss = ScaleInvariantLogLoss(0.85, name="silog")
+    restored = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert (type(restored), restored.scale_invariance, restored.name) == (
+        ScaleInvariantLogLoss,
+        0.85,
+        "silog",
+    )
+
+
+def test_impossible_scale_invariance_is_refused() -> None:
+    with pytest.raises(EdgeheadsError, match=r"scale_invariance must be in \[0, 1\], received 2"):
+        ScaleInvariantLogLoss(2)

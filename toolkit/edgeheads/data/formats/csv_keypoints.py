@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ EXPECTED = (
 )
 
 _MAX_CSV_BYTES = 256_000_000
+# The box around two points may be as thin as the line between them.
+_LEAST_POINTS = 3
 
 # The 68 landmarks of faces: Sagonas et al. 2013, "300 Faces in-the-Wild Challenge". Jaw, brows,
 # nostrils, eyes, and lips, whose two sides change places in a mirror.
@@ -224,7 +227,25 @@ def _load(
     complaints = Complaints(str(path))
     image = read_labelled_picture(path, None, complaints)
     keypoints = usable_keypoints(points, image.shape[:2], complaints)
-    return Sample(image=image, name=str(path), keypoints=keypoints, problems=complaints.texts())
+    return Sample(
+        image=image,
+        name=str(path),
+        keypoints=keypoints,
+        keypoint_scale=_scale(keypoints),
+        problems=complaints.texts(),
+    )
+
+
+def _scale(keypoints: NDArray[np.float32]) -> float | None:
+    """Return the square root of the area of the box around the labelled points, if it has one.
+
+    The points are those of one object, and there is no other word on its size.
+    """
+    labelled = keypoints[keypoints[:, 2] > 0, :2]
+    if len(labelled) < _LEAST_POINTS:
+        return None
+    width, height = (float(side) for side in np.ptp(labelled, axis=0))
+    return math.sqrt(width * height) or None
 
 
 def _points(row: list[str], columns: _Columns, where: str) -> NDArray[np.float64]:
