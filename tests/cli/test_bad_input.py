@@ -85,7 +85,9 @@ def break_readings(folder: Path) -> None:
         (break_readings, "has no reading: every pixel is 0, 65535, NaN or negative; remove it"),
     ],
 )
-def test_damaged_data_is_refused_with_strict(tmp_path: Path, damage: Callable[[Path], None], words: str) -> None:
+def test_damaged_data_is_refused_with_strict(
+    tmp_path: Path, damage: Callable[[Path], None], words: str
+) -> None:
     folder = rgbd(tmp_path / "data")
     damage(folder)
     arguments = ("convert", "--recipe", RECIPE, "--data", folder, "--out", tmp_path / "run")

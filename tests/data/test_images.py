@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from edgeheads.data import images
-from edgeheads.data.images import read_rgb, resize_nearest, resize_rgb
+from edgeheads.data.images import read_ids, read_rgb, resize_nearest, resize_rgb
 from edgeheads.errors import EdgeheadsError
 
 
@@ -19,6 +19,7 @@ def test_rotation_flag_of_a_camera_is_obeyed(tmp_path: Path) -> None:
     exif[0x0112] = 6
     picture.save(tmp_path / "a.jpg", exif=exif)
     assert read_rgb(tmp_path / "a.jpg").shape == (4, 2, 3)
+    assert read_rgb(tmp_path / "a.jpg", upright=False).shape == (2, 4, 3)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "LA", "RGBA", "CMYK", "1"])
@@ -38,6 +39,47 @@ def test_sixteen_bits_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "a.png")
     with pytest.raises(EdgeheadsError, match="one channel of more than 8 bits"):
         read_rgb(tmp_path / "a.png")
+
+
+def test_sixteen_bits_of_the_other_byte_order_are_refused_as_well(tmp_path: Path) -> None:
+    Image.fromarray(np.full((2, 2), 300, ">u2")).save(tmp_path / "a.tif")
+    with pytest.raises(EdgeheadsError, match="one channel of more than 8 bits"):
+        read_rgb(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_ids_of_grey_pictures_are_their_values(tmp_path: Path, dtype: type) -> None:
+    values = np.array([[0, 7], [200, np.iinfo(dtype).max]], dtype)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    ids, palette = read_ids(tmp_path / "a.png")
+    assert ids.tolist() == values.tolist()
+    assert not palette
+
+
+def test_ids_of_a_palette_are_its_indices_not_its_colours(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 1), 3)
+    image.putpalette([9, 9, 9] * 256)
+    image.save(tmp_path / "a.png")
+    ids, palette = read_ids(tmp_path / "a.png")
+    assert ids.tolist() == [[3, 3]]
+    assert palette
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGB", "RGBA"])
+def test_ids_of_grey_that_was_saved_in_colour(tmp_path: Path, mode: str) -> None:
+    Image.new("L", (2, 1), 5).convert(mode).save(tmp_path / "a.png")
+    assert read_ids(tmp_path / "a.png")[0].tolist() == [[5, 5]]
+
+
+def test_ids_in_colour_are_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 1), (1, 2, 3)).save(tmp_path / "a.png")
+    with pytest.raises(
+        EdgeheadsError, match=r"a\.png is in colour \(mode RGB\); expected a palette"
+    ):
+        read_ids(tmp_path / "a.png")
+    Image.new("F", (2, 1)).save(tmp_path / "a.tif")
+    with pytest.raises(EdgeheadsError, match="values of float32, expected integers"):
+        read_ids(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff\xe0 cut"])

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeheads.data.sources import open_source, split_items
+from edgeheads.data.formats.listing import Entry, Listing
+from edgeheads.data.sample import LabelNames, Sample
+from edgeheads.data.sources import divide, open_source, split_items
 from edgeheads.errors import EdgeheadsError
 
 DATA = {
@@ -55,4 +57,57 @@ def test_folder_errors(tmp_path: Path) -> None:
     for folder in ("color", "depth"):
         (tmp_path / folder).mkdir()
         Image.fromarray(np.ones((2, 2), np.uint8)).save(tmp_path / folder / "a.png")
-    assert "has 1 samples, too few for a test split with test_fraction 0.2" in problem(tmp_path)
+    assert "has 1 samples, too few for a test split: data.split tail, data.test_fraction 0.2" in (
+        problem(tmp_path)
+    )
+
+
+def listing(**splits: str) -> Listing:
+    """Return a listing of one-letter entries, given as {split: letters}."""
+
+    def load() -> Sample:
+        raise AssertionError("dividing reads nothing")
+
+    entries = {name: [Entry(one, load) for one in letters] for name, letters in splits.items()}
+    return Listing(
+        {"" if name == "undivided" else name: e for name, e in entries.items()}, LabelNames()
+    )
+
+
+@pytest.mark.parametrize(
+    ("splits", "train", "test"),
+    [
+        ({"undivided": "abcde"}, "abcd", "e"),
+        ({"train": "abcde"}, "abcd", "e"),
+        ({"train": "abcde", "val": ""}, "abcd", "e"),
+        ({"train": "abc", "val": "de"}, "abc", "de"),
+        ({"train": "abc", "test": "de"}, "abc", "de"),
+        ({"train": "abc", "val": "d", "test": "e"}, "abcd", "e"),
+        ({"test": "de"}, "", "de"),
+        ({"train": "abd", "val": "cd", "test": "ae"}, "bdc", "ae"),
+    ],
+)
+def test_splits_of_the_data_win(splits: dict[str, str], train: str, test: str) -> None:
+    division = divide(listing(**splits), "tail", 0.2)
+    assert "".join(entry.name for entry in division.train) == train
+    assert "".join(entry.name for entry in division.test) == test
+
+
+def test_groups_are_divided_each() -> None:
+    def load() -> Sample:
+        raise AssertionError("dividing reads nothing")
+
+    entries = [Entry(f"{group}{i}", load, group) for i in range(5) for group in "xy"]
+    division = divide(Listing({"": entries}, LabelNames()), "tail", 0.4)
+    assert [entry.name for entry in division.test] == ["x3", "y3", "x4", "y4"]
+    assert [entry.name for entry in division.train][:3] == ["x0", "y0", "x1"]
+
+
+def test_only_a_test_set_has_nothing_to_learn_from(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "test" / name / "a.png")
+    data = {**DATA, "source": str(tmp_path)}
+    assert len(open_source(data, "test", size=(32, 32), seed=0)) == 2
+    with pytest.raises(EdgeheadsError, match="too few for a train split: the data's own splits"):
+        open_source(data, "train", size=(32, 32), seed=0)

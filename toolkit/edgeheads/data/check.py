@@ -165,10 +165,7 @@ def _serving_rooms(names: LabelNames) -> list[Task]:
     for task in TASKS:
         if task is TaskType.MULTI_TASK:
             continue
-        try:
-            room = get_task(task)
-        except ModuleNotFoundError:
-            continue
+        room = get_task(task)
         try:
             room.head_options(names)
         except EdgeheadsError:

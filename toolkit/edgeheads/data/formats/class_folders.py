@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -24,13 +25,16 @@ EXPECTED = "DIR/<class>/*.jpg, or DIR/train/<class>/*.jpg and DIR/test/<class>/*
 
 # Folders of other formats, which are no classes.
 _NO_CLASSES = {*IMAGE_FOLDERS, "color", "colour", "rgb"}
+_COCO_SPLIT = re.compile(r"(train|val|test)\d{4}")
 
 
 def detect(folder: Path) -> bool:
     """Look for two classes or more, each a folder with pictures in it."""
     part = next(iter(split_folders(folder).values()))
     folders = _class_folders(part)
-    if len(folders) < 2 or any(one.name in _NO_CLASSES for one in folders):
+    if len(folders) < 2 or any(
+        one.name in _NO_CLASSES or _COCO_SPLIT.fullmatch(one.name) for one in folders
+    ):
         return False
     return any(list_files(one) for one in folders)
 

@@ -91,14 +91,21 @@ def split_of(name: str) -> str:
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
-    """Return {split: its folder} where the folder has one for training; else {"": the folder}."""
+    """Return {split: its folder} where the folder has one for training or test; else {"": it}.
+
+    A folder of nothing but pictures is no split: it may as well be a class called "train".
+    """
     found = {
         split: folder / spelling
         for split, spellings in _SPLITS.items()
         for spelling in spellings
-        if (folder / spelling).is_dir()
+        if (folder / spelling).is_dir() and _holds_more_than_pictures(folder / spelling)
     }
     return found if "train" in found or "test" in found else {"": folder}
+
+
+def _holds_more_than_pictures(folder: Path) -> bool:
+    return any(path.is_dir() or path.suffix.lower() == ".csv" for path in folder.iterdir())
 
 
 def find_subfolder(folder: Path, names: Sequence[str]) -> Path | None:

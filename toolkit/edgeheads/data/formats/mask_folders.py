@@ -87,8 +87,8 @@ def _pairs(part: Path) -> list[tuple[Path, Path | None]]:
     images, masks = _folders(part)
     if images is None or masks is None:
         raise EdgeheadsError(
-            f"{part} needs a folder of pictures ({', '.join(IMAGE_FOLDERS)}) and one of masks "
-            f"({', '.join(_MASK_FOLDERS)})"
+            f"{part} needs a folder of pictures and one of masks, expected names are "
+            f"{', '.join(IMAGE_FOLDERS)}; and {', '.join(_MASK_FOLDERS)}"
         )
     by_stem = files_by_stem(masks, _MASK_SUFFIXES)
     return [(path, by_stem.get(stem)) for stem, path in files_by_stem(images).items()]
@@ -175,7 +175,7 @@ def _load(image_path: Path, mask_path: Path | None, classes: int, binary: bool) 
     if binary:
         semantic = (values >= 128).astype(np.int32)
     else:
-        semantic = np.where(values == _UNKNOWN, IGNORED, values).astype(np.int32)
+        semantic = np.where(values == _UNKNOWN, IGNORED, values.astype(np.int32))
         _require_classes(semantic, classes, mask_path)
     height, width = semantic.shape
     image = read_labelled_picture(image_path, (height, width), complaints)
