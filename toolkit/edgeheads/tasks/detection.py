@@ -219,14 +219,15 @@ def _fractions(sample: Sample) -> NDArray[np.float32]:
     """The sample's boxes [N, 4] in fractions of its image."""
     assert sample.objects is not None  # noqa: S101 - `check` has seen it
     height, width = sample.image.shape[:2]
-    return sample.objects.boxes / np.array((width, height) * 2, np.float32)
+    size = np.array((width, height) * 2, np.float32)
+    return (sample.objects.boxes / size).astype(np.float32)
 
 
 def _inside(sample: Sample) -> tuple[Objects, NDArray[np.float32]]:
     """The objects that reach into the image, and the part [N, 4] of their boxes that does."""
     assert sample.objects is not None  # noqa: S101 - `check` has seen it
     boxes = np.clip(_fractions(sample), 0, 1)
-    there = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    there = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     return sample.objects.subset(there), boxes[there]
 
 

@@ -177,5 +177,5 @@ class InstanceSegmentationTask(DetectionTask):
 
 def _draw_rows(positive: NDArray[np.intp], image: NDArray[np.uint8]) -> NDArray[np.intp]:
     """Draw anchors among those with an object; the image, as augmented, decides the draw."""
-    rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(image)))
+    rng = np.random.default_rng(zlib.crc32(image.tobytes()))
     return rng.permutation(positive)[:_TRAINED_MASKS]
