@@ -116,10 +116,7 @@ def network_parts(recipe: Recipe, task: Task, names: LabelNames) -> tuple[Backbo
         width=section.width,
         levels=section.levels,
     )
-    preset = _PRESETS[recipe.head.preset](task.type)
-    # The preset's factor is for a head on its own; here the output is as large as the input.
-    preset.pop("upsampling_factor", None)
-    return backbone, {**preset, **task.head_options(names), **recipe.head.options}
+    return backbone, task.head_config(_PRESETS[recipe.head.preset](task.type), names)
 
 
 def load(path: Path, recipe: Recipe, task: Task, names: LabelNames) -> EdgeModel:

@@ -96,6 +96,15 @@ class Task(ABC):
         """
         return {}
 
+    def head_config(self, preset: Mapping[str, Any], names: LabelNames) -> dict[str, Any]:
+        """Return all options of the head: a preset's, then what the labels decide, then its own.
+
+        A preset's upsampling factor is for a head by itself; in the pipeline a map is as large as
+        the network's input, unless the recipe says otherwise.
+        """
+        config = {key: value for key, value in preset.items() if key != "upsampling_factor"}
+        return {**config, **self.head_options(names), **self.options}
+
     def labels(self, names: LabelNames) -> tuple[str, ...]:
         """Return the names that the outputs' last axis stands for, if it stands for any."""
         return ()
