@@ -18,7 +18,8 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     """Return the sample at (height, width), its aspect ratio not kept.
 
     Maps are read at the nearest pixel, points and boxes are scaled. Depth stays as it is: the
-    picture shows the same scene, through a lens of another focal length in pixels.
+    picture shows the same scene, through a lens of another focal length in pixels. An object whose
+    mask has no pixel left, too small for this size, is dropped.
     """
     height, width = sample.image.shape[:2]
     if (height, width) == tuple(size):
@@ -47,8 +48,9 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
 def _resize_objects(objects: Objects, size: tuple[int, int], sample: Sample) -> Objects:
     height, width = sample.image.shape[:2]
     factor = np.array([size[1] / width, size[0] / height] * 2, np.float32)
-    masks = objects.masks
-    if masks is not None:
-        # Pixels first, objects last, as `resize_nearest` takes maps.
-        masks = np.moveaxis(resize_nearest(np.moveaxis(masks, 0, -1), size), -1, 0)
-    return replace(objects, boxes=objects.boxes * factor, masks=masks)
+    resized = replace(objects, boxes=objects.boxes * factor)
+    if objects.masks is None:
+        return resized
+    # Pixels first, objects last, as `resize_nearest` takes maps.
+    masks = np.moveaxis(resize_nearest(np.moveaxis(objects.masks, 0, -1), size), -1, 0)
+    return replace(resized, masks=masks).subset(np.any(masks, axis=(1, 2)))

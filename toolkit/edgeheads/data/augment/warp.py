@@ -71,7 +71,8 @@ class Window:
     def masks(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return masks [N, h, w] as the new picture shows them."""
         pixels, inside = self._source
-        new = masks.reshape(len(masks), -1).take(pixels, axis=1) & inside
+        height, width = self.old_size
+        new = masks.reshape(len(masks), height * width).take(pixels, axis=1) & inside
         return new.reshape(len(masks), *self.size)
 
     def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -126,9 +127,6 @@ def _keypoints(keypoints: NDArray[np.float32], window: Window) -> NDArray[np.flo
 
 
 def _objects(objects: Objects, window: Window) -> Objects:
-    if not len(objects):
-        masks = None if objects.masks is None else window.masks(objects.masks)
-        return replace(objects, masks=masks)
     there: NDArray[np.bool_]
     if objects.masks is not None:
         masks = window.masks(objects.masks)
