@@ -28,12 +28,18 @@ from edgeheads.errors import CheckFailedError
     type=click.Path(path_type=Path),
     help="Trained .keras model: convert it instead of building and training one.",
 )
+@click.option(
+    "--against-separate",
+    is_flag=True,
+    help="Of several tasks: also convert each by itself, and compare.",
+)
 @device_options
 @json_option
 def convert(
     task: str | None,
     recipe_name: str | None,
     model_file: Path | None,
+    against_separate: bool,
     out: Path | None,
     dry_run: bool,
     device: str | None,
@@ -53,9 +59,14 @@ def convert(
 
         click.echo(recipe_to_yaml(recipe), nl=False)
         return
+    separate = None
     with terminal_progress(silent=as_json) as progress:
         with progress.step("Starting TensorFlow"):
             run = load_pipeline("convert:convert", "converting a model")
+            compare = load_pipeline("separate:compare_with_separate", "converting a model")
+            alone = load_pipeline("separate:separate_recipes", "converting a model")
+        if against_separate:
+            alone(recipe)  # fail now, not after training
         result = run(
             recipe,
             out or Path("out", run_name(recipe)),
@@ -63,12 +74,16 @@ def convert(
             profile=profile,
             progress=progress,
         )
+        if against_separate:
+            separate = compare(result, profile=profile, progress=progress)
     from edgeheads.cli import convert_report as report
 
     if as_json:
-        print_json(report.as_json(result))
+        print_json(report.as_json(result, separate))
     else:
         report.print_result(result)
+        if separate:
+            report.print_separate(separate)
     failures = report.failures(result)
     if failures:
         raise CheckFailedError("; ".join(failures))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -12,17 +13,41 @@ from edgeheads.cli.console import print_table
 from edgeheads.convert import ConvertResult
 from edgeheads.errors import CheckFailedError
 from edgeheads.evaluate import require_small_drop
+from edgeheads.separate import Separate
 from edgeheads.tasks import get_task
+from edgeheads.tasks.base import Task
 
-__all__ = ["as_json", "failures", "print_result"]
+__all__ = ["as_json", "failures", "print_result", "print_separate"]
 
 _NONE = "–"
 _SHOWN = 3
+# A table of more is turned on its side.
+_MOST_COLUMNS = 13
 
 
 def print_result(result: ConvertResult) -> None:
     """Print the table of accuracy, size and latency, what it means, and what to do next."""
     task = get_task(result.recipe.task, result.recipe.head.options)
+    height, width = result.recipe.input_size
+    columns, rows = _scores(result, task)
+    if len(columns) > _MOST_COLUMNS:
+        columns, *rows = ([*cells] for cells in zip(columns, *rows, strict=True))
+    print_table(
+        f"{task.title}, {result.recipe.backbone.name} {result.recipe.backbone.width:g}, "
+        f"{height}x{width}, {result.parameters:,} parameters",
+        columns,
+        rows,
+    )
+    for line in _notes(result):
+        click.echo(line)
+    for precision, bundle in result.bundles.items():
+        click.echo(f"{precision} Bundle: {bundle.folder}")
+    last = list(result.bundles.values())[-1].folder
+    click.echo(f"Next: edgeheads predict {shlex.quote(str(last))} IMAGE...")
+
+
+def _scores(result: ConvertResult, task: Task) -> tuple[list[str], list[list[str]]]:
+    """Return the headings, and a row for each of the baseline, the Keras model and the files."""
     columns = [
         "",
         *(f"{metric.title}{_arrow(metric.higher_is_better)}" for metric in task.metrics),
@@ -39,24 +64,33 @@ def print_result(result: ConvertResult) -> None:
         metrics = result.evaluations[precision]["metrics"]
         bench = result.benchmarks[precision]
         rows.append(_row(f"{precision} .tflite", metrics, task, bundle.model_bytes, bench))
-    height, width = result.recipe.input_size
+    return columns, rows
+
+
+def print_separate(separate: Separate) -> None:
+    """Print one file for all tasks beside one file for each."""
+    rows = [
+        [f"{metric.title}{_arrow(metric.higher_is_better)}", *(f"{one:.4f}" for one in values)]
+        for metric, *values in separate.metrics
+    ]
+    rows += [
+        ["parameters", *(f"{one:,}" for one in separate.parameters)],
+        ["size kB", *(f"{one / 1000:.0f}" for one in separate.size_bytes)],
+        ["p50 ms", *(f"{one:.3f}" for one in separate.p50_ms)],
+    ]
     print_table(
-        f"{task.title}, {result.recipe.backbone.name} {result.recipe.backbone.width:g}, "
-        f"{height}x{width}, {result.parameters:,} parameters",
-        columns,
+        f"One {separate.precision} file for all tasks, against one for each",
+        ["", "shared", "separate"],
         rows,
     )
-    for line in _notes(result):
-        click.echo(line)
-    for precision, bundle in result.bundles.items():
-        click.echo(f"{precision} Bundle: {bundle.folder}")
-    last = list(result.bundles.values())[-1].folder
-    click.echo(f"Next: edgeheads predict {shlex.quote(str(last))} IMAGE...")
+    size = separate.size_bytes[0] / separate.size_bytes[1]
+    click.echo(f"Shared: size {size:.2f}x, p50 {separate.time_ratio:.2f}x of the separate files'")
 
 
-def as_json(result: ConvertResult) -> dict[str, Any]:
+def as_json(result: ConvertResult, separate: Separate | None = None) -> dict[str, Any]:
     """Return all that was measured as plain JSON values."""
     return {
+        "separate": None if separate is None else asdict(separate),
         "folder": str(result.folder),
         "model": str(result.model_path),
         "parameters": result.parameters,
@@ -101,7 +135,7 @@ def failures(result: ConvertResult) -> list[str]:
 def _row(
     title: str,
     metrics: Mapping[str, float],
-    task: Any,
+    task: Task,
     size: int | None,
     bench: Mapping[str, Any] | None,
 ) -> list[str]:

@@ -86,6 +86,10 @@ class Task(ABC):
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self.options: Mapping[str, Any] = options or {}
 
+    def parts(self) -> dict[str, Task]:
+        """Return the tasks that this one is made of, by name; none, but for several in one."""
+        return {}
+
     # Before the Bundle
 
     def head_options(self, names: LabelNames) -> dict[str, Any]:

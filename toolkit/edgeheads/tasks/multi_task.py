@@ -60,6 +60,10 @@ class MultiTask(Task):
             one for one in first.augmentations if all(one in names for names in legal)
         )
 
+    def parts(self) -> dict[str, Task]:
+        """Return the tasks, by name."""
+        return self.rooms
+
     # Before the Bundle
 
     def head_config(self, preset: Mapping[str, Any], names: LabelNames) -> dict[str, Any]:
