@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,11 +18,27 @@ CLASSES = SimpleNamespace(names=["cat", "dog"])
 GREY = np.full((4, 6, 1), 7, np.uint8)
 
 
+class Features:
+    """A mapping as TFDS has it: without `get`."""
+
+    def __init__(self, features: dict[str, Any]) -> None:
+        self._features = features
+
+    def __getitem__(self, key: str) -> Any:
+        return self._features[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._features)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._features
+
+
 class Builder:
     """The part of a TFDS builder that is used."""
 
     def __init__(self, features: dict[str, Any], splits: dict[str, list[dict[str, Any]]]) -> None:
-        self.info = SimpleNamespace(features=features, splits=splits)
+        self.info = SimpleNamespace(features=Features(features), splits=splits)
         self.prepared = False
 
     def download_and_prepare(self) -> None:
@@ -64,11 +81,11 @@ def test_classification(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_detection_has_y_first_and_shares_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     objects = {
-        "bbox": np.array([[0.25, 0.5, 1.0, 1.0], [0.5, 0.5, 0.5, 0.5]], np.float32),
-        "label": np.array([1, 0]),
-        "is_crowd": np.array([True, False]),
+        "bbox": np.array([[0.25, 0.5, 1, 1], [0.5] * 4, [0, 0, 1, 1]], np.float32),
+        "label": np.array([1, 0, 5]),
+        "is_crowd": np.array([True, False, False]),
     }
-    inner = {"bbox": None, "label": CLASSES}
+    inner = Features({"bbox": None, "label": CLASSES})
     features = {"image": None, "objects": SimpleNamespace(feature=inner)}
     examples = [{"image": np.zeros((4, 6, 3), np.uint8), "objects": objects}] * 5
     install(monkeypatch, Builder(features, {"train": examples}))
@@ -78,7 +95,11 @@ def test_detection_has_y_first_and_shares_of_the_image(monkeypatch: pytest.Monke
     assert sample.objects.boxes.tolist() == [[3, 1, 6, 4]]
     assert sample.objects.classes.tolist() == [1]
     assert sample.objects.crowd.tolist() == [True]
-    assert "tfds:shapes train 4: box without area, left out" in sample.problems[0]
+    assert (
+        "tfds:shapes train 4: object of an unknown class, left out; received 5"
+        in (sample.problems[0])
+    )
+    assert "tfds:shapes train 4: box without area, left out" in sample.problems[1]
 
 
 def test_what_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

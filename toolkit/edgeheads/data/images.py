@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +39,14 @@ def _pillow() -> Any:
     return Image, ImageOps
 
 
+@contextmanager
+def _without_bomb_warning() -> Iterator[None]:
+    """Leave it to `MAX_PIXELS` what is too large; Pillow would warn of less."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+        yield
+
+
 def open_image(path: Path) -> Image.Image:
     """Return the picture, unpacked.
 
@@ -46,7 +57,7 @@ def open_image(path: Path) -> Image.Image:
     if not path.is_file():
         raise EdgeheadsError(f"image {path} does not exist")
     try:
-        with image_module.open(path) as image:
+        with _without_bomb_warning(), image_module.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise EdgeheadsError(
                     f"image {path} has {image.width}x{image.height} pixels, "

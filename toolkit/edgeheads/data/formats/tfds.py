@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets, by name, read without TensorFlow."""
+"""Data sets of TensorFlow Datasets, by name. Preparing one needs TensorFlow, reading it none."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ _CROWD_FEATURES = ("is_crowd", "is_difficult")
 def read(name: str) -> Listing:
     """List a data set's examples; it is downloaded and prepared first where it is not yet.
 
+    Only preparing may need TensorFlow; what is prepared is read without it.
+
     Args:
         name: as TFDS has it, "cifar10", "coco/2017", "voc:4.0.0".
 
@@ -45,7 +47,8 @@ def read(name: str) -> Listing:
         raise EdgeheadsError(
             f"tfds:{name} cannot be prepared ({' '.join(str(error).split())[:200]})"
         ) from None
-    features = builder.info.features
+    # TFDS' own mapping is none of Python's: it has no `get`.
+    features = {key: builder.info.features[key] for key in builder.info.features}
     objects = _object_features(features)
     label = objects.get("label") if objects else features.get("label")
     names = tuple(getattr(label, "names", None) or ())
@@ -58,20 +61,22 @@ def read(name: str) -> Listing:
         known = split_of(split) if len(sources) > 1 else ""
         if known or len(sources) == 1:
             splits[known] = [
-                Entry(f"{split}/{index}", partial(_load, name, split, source, index))
+                Entry(f"{split}/{index}", partial(_load, name, split, source, index, len(names)))
                 for index in range(len(source))
             ]
     return Listing(splits, LabelNames(classes=names))
 
 
 def _object_features(features: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the features of the sequence "objects", or {}."""
+    """Return the features of the sequence "objects", or {} where it has not both."""
     objects = features.get("objects")
     inner = getattr(objects, "feature", objects)
-    return inner if inner is not None and "bbox" in inner and "label" in inner else {}
+    if inner is None or "bbox" not in inner or "label" not in inner:
+        return {}
+    return {key: inner[key] for key in ("bbox", "label")}
 
 
-def _load(data_set: str, split: str, source: Sequence[Any], index: int) -> Sample:
+def _load(data_set: str, split: str, source: Sequence[Any], index: int, classes: int) -> Sample:
     name = f"tfds:{data_set} {split} {index}"
     example = source[index]
     image = _rgb(np.asarray(example["image"]), name)
@@ -92,7 +97,11 @@ def _load(data_set: str, split: str, source: Sequence[Any], index: int) -> Sampl
         if feature in found:
             crowd |= np.asarray(found[feature], bool)
     complaints = Complaints(name)
-    labels = np.asarray(found["label"]).reshape(-1).tolist()
+    labels = np.asarray(found["label"]).reshape(-1)
+    known = (labels >= 0) & (labels < classes)
+    for label in labels[~known]:
+        complaints.add("object of an unknown class, left out", label)
+    boxes, labels, crowd = boxes[known], labels[known].tolist(), crowd[known]
     objects = make_objects(boxes.tolist(), labels, crowd.tolist(), (height, width), complaints)
     return Sample(image=image, name=name, objects=objects, problems=complaints.texts())
 
