@@ -38,7 +38,7 @@ class DetectionTask(Task):
 
     type = TaskType.DETECTION
     title = "object detection"
-    default_recipe = "detection-mobilenet_v2_0.35-160"
+    default_recipe = "detection-mobilenet_v2_0.35-128"
     metrics: tuple[Metric, ...] = (
         Metric("map", "mAP", "", True, 0, 1, 0.015),
         Metric("ap50", "AP50", "", True, 0, 1),

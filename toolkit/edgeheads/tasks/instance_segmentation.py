@@ -37,7 +37,7 @@ class InstanceSegmentationTask(DetectionTask):
 
     type = TaskType.INSTANCE_SEGMENTATION
     title = "instance segmentation"
-    default_recipe = "instance-segmentation-mobilenet_v2_0.35-160"
+    default_recipe = "instance-segmentation-mobilenet_v2_0.35-128"
     metrics = (
         Metric("map", "mask mAP", "", True, 0, 1, 0.015),
         Metric("ap50", "mask AP50", "", True, 0, 1),
