@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgeheads.errors import EdgeheadsError
-from edgeheads.heads.anchors import AnchorGenerator, check_anchor_count
+from edgeheads.heads.anchors import AnchorGenerator, AnchorLayout, check_anchor_count
 
 
 def test_one_square_anchor_per_cell_of_a_two_by_two_grid():
@@ -35,6 +36,22 @@ def test_order_is_level_row_column_scale_ratio():
     np.testing.assert_allclose(centers[1], [0.5, 0.25], atol=1e-6)  # the second column
     np.testing.assert_allclose(centers[3], [1 / 6, 0.75], atol=1e-6)  # the second row
     np.testing.assert_allclose(centers[6], [0.5, 0.5], atol=1e-6)  # the second level
+
+
+def test_a_layout_comes_back_from_json_with_the_same_anchors():
+    layout = AnchorLayout(AnchorGenerator((1.0, 2.0), (0.5, 1.0), 3.0), ((4, 6), (2, 3)))
+    content = json.loads(json.dumps(layout.to_json()))
+    assert content == {
+        "scales": [1.0, 2.0],
+        "ratios": [0.5, 1.0],
+        "cells": 3.0,
+        "grids": [[4, 6], [2, 3]],
+    }
+    twin = AnchorLayout.from_json(content)
+    assert twin == layout
+    np.testing.assert_array_equal(twin.boxes, layout.generator.boxes([(4, 6), (2, 3)]))
+    with pytest.raises(ValueError, match="read-only"):
+        twin.boxes[0] = 0
 
 
 def test_a_count_that_does_not_fit_is_refused_with_both_numbers():

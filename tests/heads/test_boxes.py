@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from edgeheads.errors import EdgeheadsError
-from edgeheads.heads.boxes import decode_boxes, decode_detections, encode_boxes, iou, nms
+from edgeheads.heads.boxes import (
+    decode_boxes,
+    decode_detections,
+    encode_boxes,
+    intersection,
+    iou,
+    nms,
+    paired_iou,
+)
 
 _ANCHOR = np.array([[0.2, 0.2, 0.6, 0.4]], np.float32)
 
@@ -44,6 +52,14 @@ def test_iou():
     boxes = np.array([[0, 0, 2, 2]], np.float32)
     others = np.array([[0, 0, 2, 2], [1, 1, 3, 3], [2, 2, 3, 3], [1, 1, 1, 1]], np.float32)
     np.testing.assert_allclose(iou(boxes, others), [[1, 1 / 7, 0, 0]], atol=1e-6)
+
+
+def test_iou_of_pairs_is_broadcast():
+    box = np.array([0, 0, 2, 2], np.float32)
+    others = np.array([[[0, 0, 2, 2], [1, 1, 3, 3]]], np.float32)
+    np.testing.assert_allclose(paired_iou(box, others), [[1, 1 / 7]], atol=1e-6)
+    np.testing.assert_allclose(intersection(box, others), [[4, 1]])
+    assert intersection(box, np.array([3, 0, 4, 2], np.float32)) == 0
 
 
 def test_suppression_keeps_the_better_of_two_that_overlap():
