@@ -341,8 +341,9 @@ def _checkpoint(
             f"{checkpoint.folder} holds an unfinished training; go on with --resume, delete it, "
             "or choose another folder with --out"
         )
-    checkpoint.folder.mkdir(exist_ok=True)
-    write_atomically(checkpoint.folder / "recipe.yaml", recipe_to_yaml(recipe))
+    if not options.resume:
+        checkpoint.folder.mkdir(exist_ok=True)
+        write_atomically(checkpoint.folder / "recipe.yaml", recipe_to_yaml(recipe))
     return checkpoint
 
 

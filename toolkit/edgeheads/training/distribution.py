@@ -26,6 +26,7 @@ class Distribution:
         devices: how many share a batch.
         replicas: how many of them compute a loss of their own, whose gradients are added up; 1
             where one computation spans all devices.
+        workers: how many processes there are.
         chief: this process is the one that writes files.
         building: within it the trained variables are made.
         fitting: within it Keras' loop runs.
@@ -35,6 +36,7 @@ class Distribution:
     title: str = "one device"
     devices: int = 1
     replicas: int = 1
+    workers: int = 1
     chief: bool = True
     building: _Context = nullcontext
     fitting: _Context = nullcontext
@@ -124,6 +126,7 @@ def _strategy() -> Distribution:
         title,
         devices=strategy.num_replicas_in_sync,
         replicas=strategy.num_replicas_in_sync,
+        workers=max(1, len(workers)),
         chief=len(workers) < 2 or index.get("index", 0) == 0,
         building=strategy.scope,
     )

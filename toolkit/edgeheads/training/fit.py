@@ -156,7 +156,7 @@ class Training:
                 self.loss,
                 self.options.ema_decay,
                 weights=self.trainee.weights,
-                replicas=self.distribution.replicas,
+                distribution=self.distribution,
             )
             backbone = [one for layer in self.backbone for one in layer.trainable_variables]
             optimizer = make_optimizer(
@@ -191,7 +191,7 @@ class Training:
         with self.distribution.apart():
             metrics = self.validator()
         if self.history.add_validation(metrics, self.validator.judge):
-            self._best = self.model.get_weights()
+            self._best = [np.array(one) for one in self.model.get_weights()]
         since = len(self.history.validations) - 1 - (self.history.best or 0)
         return not self.validator.patience or since < self.validator.patience
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from edgeheads.tasks.base import Array, Loss
+from edgeheads.training.distribution import Distribution
 
 __all__ = ["Trainer", "synchronize"]
 
@@ -25,7 +27,7 @@ class Trainer(keras.Model):
             steps the decay is (1 + n) / (10 + n) at most, so that a short training forgets its
             start.
         weights: those of the model in the order in which they are wanted.
-        replicas: how many of these share a batch, each with a loss of its own, whose gradients
+        distribution: over devices; where each replica computes a loss of its own, the gradients
             are added up.
 
     Attributes:
@@ -39,11 +41,11 @@ class Trainer(keras.Model):
         ema_decay: float = 0.0,
         *,
         weights: Sequence[Any] | None = None,
-        replicas: int = 1,
+        distribution: Distribution | None = None,
     ) -> None:
         super().__init__(name="trainer", dtype="float32")
         self.model = model
-        self.replicas = replicas
+        self.distribution = distribution or Distribution()
         # A loss that is a layer is tracked like any, so that its variables are trained.
         self.task_loss = loss
         self.step_loss = _Latest(name="step_loss")
@@ -55,8 +57,13 @@ class Trainer(keras.Model):
             self.updates = self._state((), "updates")
             for index, weight in enumerate(self._averaged_weights):
                 average = self._state(tuple(weight.shape), f"average_{index}")
-                average.assign(weight)
+                # A copy: JAX gives buffers away, and cannot give the same one away twice.
+                average.assign(np.array(ops.convert_to_numpy(weight)))
                 self.averages.append(average)
+
+    def build(self, input_shape: Any) -> None:
+        """Nothing is left to build: the network is a graph, and the loss has its variables."""
+        self.built = True
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """Compute the network's outputs."""
@@ -68,26 +75,41 @@ class Trainer(keras.Model):
         """Return the task's loss of a batch, and remember it for the logs."""
         loss = self.task_loss(y, y_pred)
         self.step_loss.update_state(loss)
-        return loss / self.replicas if self.replicas > 1 else loss
+        replicas = self.distribution.replicas
+        return loss / replicas if replicas > 1 else loss
 
     def train_step(self, *arguments: Any) -> Any:
         """Take one step, then move the averages: Keras' signature differs between backends."""
         result = super().train_step(*arguments)
-        if not self.averages:
-            return result
-        if keras.backend.backend() == "jax":
+        if self.averages and keras.backend.backend() == "jax":
             logs, state = result
             return logs, self._moved(state)
+        if self.averages:
+            self._move()
+        if self.distribution.workers > 1:
+            # Keras averages the first axis over workers, which a scalar does not have.
+            return {name: ops.reshape(value, (1,)) for name, value in result.items()}
+        return result
+
+    def _move(self) -> None:
         decay = self._decay(self.updates)
         for average, weight in zip(self.averages, self._averaged_weights, strict=True):
             average.assign(decay * average + (1 - decay) * ops.cast(weight, average.dtype))
         self.updates.assign(self.updates + 1)
-        return result
 
     def averaged(self) -> list[Array]:
         """Return the values to use the network with, in the order of `weights`."""
         synchronize(self)
-        return [ops.convert_to_numpy(one) for one in self.averages or self._averaged_weights]
+        return [
+            np.array(ops.convert_to_numpy(one)) for one in self.averages or self._averaged_weights
+        ]
+
+    def _maybe_symbolic_build(self, *_: Any, **__: Any) -> None:
+        """Leave out what Keras does before training on a `tf.distribute` strategy.
+
+        It cannot average a batch of several workers to build a model from; and everything here
+        is built.
+        """
 
     def _moved(self, state: Any) -> Any:
         """Return JAX's state with the averages moved."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edgeheads.data.sample import LabelNames, Sample
-from edgeheads.data.sources import split_items
 from edgeheads.edge_model import EdgeModel
 from edgeheads.errors import EdgeheadsError
 from edgeheads.evaluate import score
@@ -77,11 +77,9 @@ def split_samples(samples: list[Sample], fraction: float) -> tuple[list[Sample],
     """
     if fraction == 0:
         return samples, []
-    # A salt, since the test split may have been chosen by the checksum of the same name; the
-    # folder does not count, so that data may be moved.
-    train, validation = split_items(
-        samples, "hash", fraction, key=lambda sample: f"validation/{Path(sample.name).name}"
-    )
+    train, validation = [], []
+    for sample in samples:
+        (validation if _bucket(sample.name) < fraction else train).append(sample)
     if not train or not validation:
         raise EdgeheadsError(
             f"training.validation_fraction {fraction} leaves {len(train)} of {len(samples)} "
@@ -89,6 +87,16 @@ def split_samples(samples: list[Sample], fraction: float) -> tuple[list[Sample],
             "or set it to 0"
         )
     return train, validation
+
+
+def _bucket(name: str) -> float:
+    """Return a number in [0, 1) that the file's name decides; its folder may be moved.
+
+    Not the checksum that may have chosen the test split: of the samples that left over, it would
+    choose none.
+    """
+    digest = hashlib.sha256(Path(name).name.encode()).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32
 
 
 class _Samples:
