@@ -11,6 +11,7 @@ keras = pytest.importorskip("keras")
 
 from edgeheads.training.losses.keypoints import (  # noqa: E402
     HeatmapFocalLoss,
+    cell_cross_entropy,
     cell_offsets,
     heatmap_focal_loss,
     heatmaps,
@@ -33,7 +34,7 @@ def test_heatmap_is_a_gaussian_around_the_cell_of_the_keypoint() -> None:
     received = array(heatmaps(points((2.9, 1.1, 2)), SIZE))
     assert received.shape == (1, 4, 8, 1)
     rows, columns = np.mgrid[:4, :8]
-    expected = np.exp(-((columns - 2) ** 2 + (rows - 1) ** 2) / (2 * 1.5**2))
+    expected = np.exp(-((columns - 2) ** 2 + (rows - 1) ** 2) / 2)
     np.testing.assert_allclose(received[0, ..., 0], expected, atol=1e-6)
     assert received[0, 1, 2, 0] == 1
 
@@ -77,6 +78,16 @@ def test_focal_loss_by_hand() -> None:
     assert float(HeatmapFocalLoss()(target, logits)) == pytest.approx(expected, rel=1e-4)
 
 
+def test_cell_cross_entropy_by_hand() -> None:
+    """Shares 2/3 and 1/3 of two cells with probabilities 1/2 and 1/4; a heatmap that is masked and
+    one that is empty count for nothing."""
+    target = np.array([[1.0, 0.5, 0.0], [-1, -1, -1], [0, 0, 0]], np.float32).T.reshape(1, 1, 3, 3)
+    one = np.log(np.array([2.0, 1.0, 1.0], np.float32))
+    logits = np.stack([one, 9 * one, -9 * one], axis=-1).reshape(1, 1, 3, 3)
+    expected = -(2 / 3 * math.log(0.5) + 1 / 3 * math.log(0.25))
+    assert float(cell_cross_entropy(target, logits)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_focal_loss_is_a_mean_over_keypoints() -> None:
     logits = np.random.default_rng(0).normal(size=(1, 4, 8, 1)).astype(np.float32)
     target = array(heatmaps(points((2.9, 1.1, 2)), SIZE))
@@ -91,9 +102,9 @@ def test_keypoint_loss_adds_the_smooth_error_of_near_offsets() -> None:
     shifts, _ = cell_offsets(keypoints, SIZE)
     offsets = array(shifts).reshape(1, 4, 8, 2)
     perfect = float(keypoint_loss(keypoints, logits, offsets))
-    assert perfect == pytest.approx(
-        float(heatmap_focal_loss(heatmaps(keypoints, SIZE), logits)), rel=1e-5
-    )
+    target = heatmaps(keypoints, SIZE)
+    places = float(heatmap_focal_loss(target, logits)) + float(cell_cross_entropy(target, logits))
+    assert perfect == pytest.approx(places, rel=1e-5)
     off = float(keypoint_loss(keypoints, logits, offsets + np.float32([0.2, -2.0])))
     assert off - perfect == pytest.approx(0.5 * 0.04 + 1.5, rel=1e-4)
 

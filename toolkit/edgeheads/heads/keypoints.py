@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -13,6 +14,10 @@ from edgeheads.heads.layers.part import Tensor
 from edgeheads.tasks.task_type import TaskType
 
 __all__ = ["KeypointHead"]
+
+# Of 1 %: one cell of many has the keypoint. From one half, learning that most have none would
+# drown everything else at first (Lin et al. 2017, "Focal Loss for Dense Object Detection").
+_PRIOR_LOGIT = -math.log(99)
 
 
 @keras.saving.register_keras_serializable(package="edgeheads")
@@ -48,8 +53,10 @@ class KeypointHead(DenseHead):
         """Compute heatmaps and offsets from maps, fine to coarse, and read the points off them."""
         x, left = self.decode(maps)
         x = self.at_output_size(x, left, "enlarged")
+        prior = keras.initializers.Constant(_PRIOR_LOGIT)
+        peaks = self.predict(x, self.num_keypoints, "peaks", bias_initializer=prior)
         outputs = {
-            "heatmaps": self.as_output(self.predict(x, self.num_keypoints, "peaks"), "heatmaps"),
+            "heatmaps": self.as_output(peaks, "heatmaps"),
             "offsets": self.as_output(self.predict(x, 2 * self.num_keypoints, "shifts"), "offsets"),
         }
         points = _decode(outputs["heatmaps"], outputs["offsets"])

@@ -14,17 +14,27 @@ from keras import ops
 
 from edgeheads.training.losses.masked import masked_mean
 
-__all__ = ["HeatmapFocalLoss", "cell_offsets", "heatmap_focal_loss", "heatmaps", "keypoint_loss"]
+__all__ = [
+    "HeatmapFocalLoss",
+    "cell_cross_entropy",
+    "cell_offsets",
+    "heatmap_focal_loss",
+    "heatmaps",
+    "keypoint_loss",
+]
 
 # Of the Gaussian around a keypoint, in heatmap cells.
-_SIGMA = 1.5
+_SIGMA = 1.0
 # Offsets are learned as far from the keypoint's cell: the highest cell may be a neighbour of it.
 _REACH = 2.0
-_OFFSET_WEIGHT = 1.0
 
 
 def keypoint_loss(keypoints: Any, logits: Any, offsets: Any) -> Any:
-    """Return `heatmap_focal_loss` + the smooth L1 loss of the offsets near the keypoints.
+    """Return what keypoints of which an image has one each are learned by.
+
+    The sum of `cell_cross_entropy`, which tells a network which cell it is in hundreds of steps;
+    of `heatmap_focal_loss`, which makes the logit there a score, and takes thousands on its own;
+    and of the smooth L1 loss of the offsets near the keypoints.
 
     Args:
         keypoints: [B, K, 3]: x and y in fractions of the image, and how the keypoint is seen: 0
@@ -38,8 +48,8 @@ def keypoint_loss(keypoints: Any, logits: Any, offsets: Any) -> Any:
     error = ops.abs(ops.reshape(offsets, ops.shape(shifts)) - shifts)
     smooth = ops.where(error < 1, 0.5 * ops.square(error), error - 0.5)
     offset_loss = masked_mean(ops.sum(smooth, axis=-1), near)
-    focal = heatmap_focal_loss(heatmaps(keypoints, (height, width)), logits)
-    return focal + _OFFSET_WEIGHT * offset_loss
+    target = heatmaps(keypoints, (height, width))
+    return cell_cross_entropy(target, logits) + heatmap_focal_loss(target, logits) + offset_loss
 
 
 def heatmaps(keypoints: Any, size: tuple[int, int]) -> Any:
@@ -86,6 +96,23 @@ def heatmap_focal_loss(target: Any, logits: Any) -> Any:
     found = ops.square(1 - probability) * ops.softplus(-logits) * peak
     empty = ops.square(probability) * ops.softplus(logits) * rest
     return ops.sum(found + empty) / ops.maximum(ops.sum(peak), 1.0)
+
+
+def cell_cross_entropy(target: Any, logits: Any) -> Any:
+    """Return the cross-entropy of a softmax over the cells of a heatmap, a mean over keypoints.
+
+    He et al. 2017, Mask R-CNN, section 5, with the heatmap, its sum made 1, in place of one cell.
+
+    Args:
+        target: [B, h, w, K], see `heatmaps`; one that is nowhere 1 counts for nothing.
+        logits: [B, h, w, K].
+    """
+    _, height, width, count = logits.shape
+    target = ops.reshape(target, (-1, height * width, count))
+    placed = ops.cast(ops.max(target, axis=1) >= 1, logits.dtype)
+    share = ops.maximum(target, 0.0) / ops.maximum(ops.sum(target, axis=1, keepdims=True), 1.0)
+    log_softmax = ops.log_softmax(ops.reshape(logits, (-1, height * width, count)), axis=1)
+    return masked_mean(-ops.sum(share * log_softmax, axis=1), placed)
 
 
 @keras.saving.register_keras_serializable(package="edgeheads")
