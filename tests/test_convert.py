@@ -55,6 +55,7 @@ def test_float_file_scores_what_the_model_scores(converted: ConvertResult) -> No
             "images_left_out": 0,
             "pixels": 3 * 64 * 64,
             "samples_skipped": 0,
+            "label_problems": 0,
         }
     )
     assert file["baseline"] == converted.baseline

@@ -260,6 +260,18 @@ def test_changed_model_is_refused_by_every_command(
     assert "is not the file" in refused(1, "predict", folder, tmp_path / "x.jpg")
 
 
+def test_evaluate_reads_the_format_it_is_told(converted: ConvertResult, tmp_path: Path) -> None:
+    import shutil
+
+    bundle = shutil.copytree(converted.bundles["int8"].folder, tmp_path / "b")
+    arguments = ("evaluate", bundle, "--data", rgbd(tmp_path / "data"))
+    said = refused(2, *arguments, "--format", "rgdb")
+    assert "unknown data format 'rgdb'; did you mean rgbd?" in said
+    said = refused(2, *arguments, "--format", "mask-folders")
+    assert "needs a folder of pictures and one of masks" in said
+    assert run(*arguments, "--format", "rgbd").returncode == 0
+
+
 def test_predict_on_what_is_no_image(converted: ConvertResult, tmp_path: Path) -> None:
     folder = converted.bundles["int8"].folder
     (tmp_path / "a.jpg").write_text("no picture")

@@ -64,6 +64,11 @@ def test_visibility_and_empty_cells(tmp_path: Path) -> None:
     assert sample.problems == ()
 
 
+def test_errors_are_measured_by_the_box_around_the_points(tmp_path: Path) -> None:
+    table(tmp_path, "file,a_x,a_y,b_x,b_y,c_x,c_y", "a.png,1.5,2,5.5,2,1.5,11")
+    assert first(tmp_path).keypoint_scale == 6.0
+
+
 def test_points_outside_are_left_out_and_said(tmp_path: Path) -> None:
     table(tmp_path, "file,a_x,a_y,b_x,b_y", f"a.png,-1.5,2,{WIDTH},{HEIGHT}")
     sample = first(tmp_path)

@@ -14,7 +14,13 @@ from edgeheads.data.contact_sheet import Cell
 from edgeheads.data.images import resize_rgb
 from edgeheads.data.reading import Skipped, read_samples
 from edgeheads.data.sample import LabelNames, Sample, SampleSource
-from edgeheads.data.sources import divide, find_source_format, list_source, open_source
+from edgeheads.data.sources import (
+    ListedSamples,
+    divide,
+    find_source_format,
+    list_source,
+    open_source,
+)
 from edgeheads.errors import EdgeheadsError
 from edgeheads.progress import Progress, SilentProgress
 from edgeheads.tasks import TASKS, TaskType, get_task
@@ -135,20 +141,19 @@ def _open_splits(data: Mapping[str, Any], report: DataReport) -> list[SampleSour
         report.rule = "rendered, no scene in common"
         report.splits = {split: data[f"{split}_samples"] for split in _SPLITS}
         return [open_source(data, split, size=_SCENE_SIZE, seed=0) for split in _SPLITS]
-    division = divide(list_source(data), data["split"], data["test_fraction"])
+    listing = list_source(data)
+    division = divide(listing, data["split"], data["test_fraction"])
     report.rule = division.rule
     report.splits = {"train": len(division.train), "test": len(division.test)}
     if not any(report.splits.values()):
         raise EdgeheadsError(f"{data['source']} holds no samples of the format {report.format}")
-    return [
-        open_source(data, split, size=_SCENE_SIZE, seed=0)
-        for split, count in report.splits.items()
-        if count
-    ]
+    report.problems += [*listing.problems, *division.problems]
+    splits = (division.train, division.test)
+    return [ListedSamples(entries, listing.names) for entries in splits if entries]
 
 
 def _usable(source: SampleSource, report: DataReport) -> Iterator[Sample]:
-    skipped = Skipped(report.bad, [])
+    skipped = Skipped(report.bad, report.problems)
     try:
         for sample in read_samples(source, lambda _: None, skipped):
             report.usable += 1
@@ -156,7 +161,6 @@ def _usable(source: SampleSource, report: DataReport) -> Iterator[Sample]:
     except EdgeheadsError:
         # Not one sample of the split can be used, which the report says.
         pass
-    report.problems += [one for one in skipped.problems if one not in report.problems]
 
 
 def _serving_rooms(names: LabelNames) -> list[Task]:

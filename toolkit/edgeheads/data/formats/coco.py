@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -160,7 +160,7 @@ def _key(identity: object) -> object:
     return identity if isinstance(identity, int | str) else repr(identity)
 
 
-def _class_names(contents: Sequence[_Content] | Any) -> tuple[str, ...]:
+def _class_names(contents: Iterable[_Content]) -> tuple[str, ...]:
     """Return the names of all categories: in the order of their ids, files in turn."""
     names: dict[str, None] = {}
     for content in contents:
@@ -171,7 +171,7 @@ def _class_names(contents: Sequence[_Content] | Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _keypoint_names(contents: Any, files: Mapping[str, Path]) -> tuple[str, ...]:
+def _keypoint_names(contents: Iterable[_Content], files: Mapping[str, Path]) -> tuple[str, ...]:
     named = {
         tuple(str(point) for point in category["keypoints"])
         for content in contents
