@@ -159,9 +159,12 @@ def _notes(result: ConvertResult) -> list[str]:
     runtime = first["runtime"]
     notes = [
         "Test set: "
-        + ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n)
-        + "; "
-        + ", ".join(f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in ranges.items()),
+        + ", ".join(
+            [
+                *(f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n),
+                *(f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in ranges.items()),
+            ]
+        ),
         f"Timed with {runtime['name']} {runtime['version']}, {first['threads']} thread(s), "
         f"{len(next(iter(result.benchmarks.values()))['repeats'])} rounds of {first['runs']} runs "
         "in turn",
