@@ -207,6 +207,25 @@ def test_ids_that_come_twice_or_are_not_listed(tmp_path: Path) -> None:
     )
 
 
+def test_category_id_that_comes_twice(tmp_path: Path) -> None:
+    content = coco_content(1)
+    content["categories"].append({"id": 7, "name": "cow"})
+    listing = listing_of(tmp_path, content)
+    assert "has two categories of id 7; the first counts" in listing.problems[0]
+    assert listing.splits[""][0].load().objects.classes.tolist() == [
+        listing.names.classes.index("cat"),
+        listing.names.classes.index("dog"),
+    ]
+
+
+def test_why_there_is_nothing_is_said(tmp_path: Path) -> None:
+    content = coco_content(2)
+    for image in content["images"]:
+        image["file_name"] = "C:\\a.png"
+    with pytest.raises(EdgeheadsError, match=r"has 0 samples, .* expected a relative path inside"):
+        open_source(data_section(coco(tmp_path, content)), "train", size=(32, 32), seed=0)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

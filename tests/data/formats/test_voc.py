@@ -87,6 +87,17 @@ def test_lists_give_the_splits_and_val_is_learned_from_beside_a_test(tmp_path: P
     assert [entry.name for entry in division.test] == ["3"]
 
 
+def test_trainval_is_learned_from_where_there_is_no_train(tmp_path: Path) -> None:
+    voc(tmp_path)
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "trainval.txt").write_text("0\n2\n")
+    (lists / "test.txt").write_text("4\n")
+    division = divide(read(tmp_path, ReadOptions()), "tail", 0.2)
+    assert [entry.name for entry in division.train] == ["0", "2"]
+    assert [entry.name for entry in division.test] == ["4"]
+
+
 def test_image_in_two_lists_is_tested_on_and_not_learned(tmp_path: Path) -> None:
     voc(tmp_path)
     lists = tmp_path / "ImageSets" / "Main"

@@ -102,13 +102,15 @@ def open_source(
         return SyntheticScenes(data[f"{split}_samples"], size, seed=seed, split=split)
     listing = list_source(data)
     division = divide(listing, data["split"], data["test_fraction"])
+    problems = (*listing.problems, *division.problems)
     chosen = {"train": division.train, "test": division.test}[split]
     if not chosen:
         total = len(division.train) + len(division.test)
         raise EdgeheadsError(
             f"{data['source']} has {total} samples, too few for a {split} split: {division.rule}"
+            + (f"; {problems[0]}" if problems else "")
         )
-    return ListedSamples(chosen, listing.names, (*listing.problems, *division.problems))
+    return ListedSamples(chosen, listing.names, problems)
 
 
 def list_source(data: Mapping[str, Any]) -> Listing:

@@ -229,7 +229,10 @@ def _entries(
     by_category: dict[Any, int] = {}
     for one in content.categories:
         if _key(one.get("id")) in by_category:
-            problems.append(f"{content.path} has two categories of id {one.get('id')!r}")
+            problems.append(
+                f"{content.path} has two categories of id {one.get('id')!r}; the first counts"
+            )
+            continue
         by_category[_key(one.get("id"))] = classes.index(str(one.get("name", one.get("id"))))
     with_masks = any(
         one.get("segmentation") for part in content.annotations.values() for one in part

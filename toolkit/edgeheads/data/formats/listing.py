@@ -141,7 +141,7 @@ def path_inside(folder: Path, name: object, where: Path) -> Path:
     """
     text = name.strip() if isinstance(name, str) else ""
     plain = PurePosixPath(text)
-    windows = "\\" in text or ":" in text
+    windows = "\\" in text or text[1:2] == ":"
     if not text or plain.is_absolute() or ".." in plain.parts or windows or "\0" in text:
         raise EdgeheadsError(
             f"{where} names the file {name!r}; expected a relative path inside {folder}"

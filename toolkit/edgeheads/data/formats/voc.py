@@ -25,7 +25,6 @@ from edgeheads.data.formats.listing import (
     list_files,
     read_class_names,
     read_text,
-    split_of,
 )
 from edgeheads.data.sample import LabelNames, Sample
 from edgeheads.errors import EdgeheadsError
@@ -82,14 +81,20 @@ def read(folder: Path, options: ReadOptions) -> Listing:
 
 
 def _split_lists(folder: Path) -> dict[str, list[str]]:
-    """Return the names in ImageSets/Main/{train,val,test}.txt, or {} without a train.txt."""
+    """Return the names in ImageSets/Main/{train,val,test}.txt, or {} without any to learn from.
+
+    trainval.txt counts as a train.txt where there is none.
+    """
     lists = folder / "ImageSets" / "Main"
+    # VOC itself has lists of one class as well, such as "cat_train.txt".
+    paths = {path.stem: path for path in (list_files(lists, (".txt",)) if lists.is_dir() else [])}
+    if "train" not in paths and "trainval" in paths:
+        paths = {"train": paths["trainval"], **{k: v for k, v in paths.items() if k != "val"}}
     found: dict[str, list[str]] = {}
-    for path in list_files(lists, (".txt",)) if lists.is_dir() else []:
-        # VOC itself has lists of one class as well, "cat_train.txt", and "trainval.txt".
-        if split_of(path.stem) and path.stem.isalpha():
-            lines = read_text(path, _MAX_LIST_BYTES).splitlines()
-            found[split_of(path.stem)] = sorted(line.split()[0] for line in lines if line.split())
+    for name in ("train", "val", "test"):
+        if name in paths:
+            lines = read_text(paths[name], _MAX_LIST_BYTES).splitlines()
+            found[name] = sorted(line.split()[0] for line in lines if line.split())
     return found if "train" in found or "test" in found else {}
 
 
