@@ -41,12 +41,12 @@ def half_masked() -> Sample:
 
 
 def test_mask_targets_by_hand() -> None:
-    """The box is 2 by 2 of 8 by 8 prototype pixels, and is trained with one more around it."""
+    """The box is 2 by 2 of 8 by 8 prototype pixels, of which the object is the left two."""
     targets = TASK.target(half_masked(), (32, 32), MASK_DECODING)
     assert targets["masks"].shape == (16, 8, 8)
     assert targets["mask_anchors"].tolist() == [5] + [0] * 15
     expected = np.full((8, 8), -1)
-    expected[1:5, 1:5] = 0
+    expected[2:4, 2:4] = 0
     expected[2:4, 2] = 1
     np.testing.assert_array_equal(targets["masks"][0], expected)
     assert (targets["masks"][1:] == -1).all()

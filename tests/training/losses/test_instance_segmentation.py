@@ -59,7 +59,7 @@ def test_an_image_without_objects_costs_nothing() -> None:
     assert loss([[[-1, -1, -1, -1]]], [0], [[1.0]], _RAMP) == 0
 
 
-def test_the_whole_loss_is_the_boxes_and_twice_the_masks() -> None:
+def test_the_whole_loss_is_the_boxes_and_the_weighted_masks() -> None:
     targets = {
         "classes": np.array([[0, -1]], np.int32),
         "regressions": np.zeros((1, 2, 4), np.float32),
@@ -73,5 +73,5 @@ def test_the_whole_loss_is_the_boxes_and_twice_the_masks() -> None:
         "prototypes": keras.ops.convert_to_tensor(np.array([_RAMP], np.float32)),
     }
     masks = loss([[[1, 1, 0, 0]]], [0], [[1.0], [1.0]], _RAMP)
-    expected = float(detection_loss(targets, outputs)) + 2 * masks
+    expected = float(detection_loss(targets, outputs)) + 6.125 * masks
     assert float(instance_loss(targets, outputs)) == pytest.approx(expected, rel=1e-6)

@@ -81,7 +81,8 @@ def draw_boxes(
     texts: Sequence[str],
     colors: Sequence[tuple[int, int, int]],
 ) -> NDArray[np.uint8]:
-    """Return a copy of the image [H, W, 3] with boxes, each under its text.
+    """Return a copy of the image [H, W, 3] with boxes, each under its text, unless that is more
+    than twice as wide: the texts of many small objects would hide them all.
 
     Args:
         image: of any size.
@@ -101,8 +102,8 @@ def draw_boxes(
             for share, side in zip(box, (width, height) * 2, strict=True)
         )
         draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=color, width=line)
-        if text:
-            _, _, text_width, text_height = draw.textbbox((0, 0), text)
+        _, _, text_width, text_height = draw.textbbox((0, 0), text)
+        if text and text_width <= 2 * (right - left):
             x = max(0, min(left, width - text_width - 2))
             y = max(0, top - text_height - 2)
             draw.rectangle((x, y, x + text_width + 2, y + text_height + 2), fill=color)

@@ -28,9 +28,6 @@ _MASK_SIZE = (28, 28)
 # drawn each time the image comes.
 _TRAINED_MASKS = 16
 
-# A mask is trained this many prototype pixels beyond its box: a predicted box is not exact.
-_MARGIN = 1
-
 
 class InstanceSegmentationTask(DetectionTask):
     """Trains, decodes, scores and draws boxes with masks."""
@@ -77,8 +74,8 @@ class InstanceSegmentationTask(DetectionTask):
         masks = np.full((_TRAINED_MASKS, *shape), -1, np.int8)
         scale = np.array([shape[1] / sample.image.shape[1], shape[0] / sample.image.shape[0]] * 2)
         for mask, whole, box in zip(masks, chosen.masks, chosen.boxes * scale, strict=False):
-            left, top = np.maximum(np.floor(box[:2]).astype(int) - _MARGIN, 0)
-            right, bottom = np.ceil(box[2:]).astype(int) + _MARGIN
+            left, top = np.maximum(np.floor(box[:2]).astype(int), 0)
+            right, bottom = np.ceil(box[2:]).astype(int)
             frame = np.s_[top:bottom, left:right]
             mask[frame] = resize_nearest(whole, (shape[0], shape[1]))[frame]
         anchors = np.zeros(_TRAINED_MASKS, np.int32)
