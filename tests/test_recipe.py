@@ -50,9 +50,13 @@ def test_every_field_survives_yaml_with_no_default_left(tmp_path: Path) -> None:
             backbone: {name: mobilenet_v2, width: 0.5, levels: [P3, P5], weights: a.npz}
             head: {preset: default, options: {min_depth: 0.2, attention_type: cbam}}
             data: {source: pictures, train_samples: 7, test_samples: 3, split: hash,
-                   test_fraction: 0.4, depth_unit: 0.00025}
+                   test_fraction: 0.4, depth_unit: 0.00025, format: rgbd, strict: true,
+                   keypoint_crops: true}
             training: {steps: 9, batch_size: 2, learning_rate: 1e-5, weight_decay: 0.5,
-                       warmup_fraction: 0.25, augment: false}
+                       warmup_fraction: 0.25, augment: false, frozen_fraction: 0.5,
+                       backbone_rate: 0.1, clip_norm: 1.0, ema_decay: 0.99,
+                       precision: mixed_bfloat16, recompute: true, validation_fraction: 0.2,
+                       validations: 3, patience: 2, task_weights: {depth: 1e-1}}
             export: {precisions: [float16], calibration_samples: 11}
             seed: 42
             """,

@@ -104,6 +104,7 @@ class TrainingSection(_Section):
     validation_fraction: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     validations: Annotated[StrictInt, Field(ge=1)] = 10
     patience: Annotated[StrictInt, Field(ge=0)] = 0
+    task_weights: dict[StrictStr, Annotated[Real, Field(ge=0)]] | None = None
 
     @model_validator(mode="after")
     def _patience_sees(self) -> TrainingSection:

@@ -17,6 +17,7 @@ from edgeheads.data.reading import Skipped, read_samples
 from edgeheads.data.resize import resize_sample
 from edgeheads.data.sample import LabelNames, Sample
 from edgeheads.data.sources import open_source
+from edgeheads.data.synthetic import RENDERED
 from edgeheads.edge_model import EdgeModel, build
 from edgeheads.errors import EdgeheadsError
 from edgeheads.evaluate import score
@@ -166,7 +167,7 @@ def read_training_data(recipe: Recipe, task: Task, progress: Progress) -> Traini
     """
     data = recipe.values()["data"]
     source = open_source(data, "train", size=recipe.input_size, seed=recipe.seed)
-    title = "Rendering scenes" if recipe.data.source == "synthetic" else "Reading images"
+    title = "Rendering scenes" if recipe.data.source in RENDERED else "Reading images"
     skipped = Skipped()
     samples = []
     with progress.step(title, len(source)) as step:
@@ -301,8 +302,13 @@ def _prepare(
         steps=validation_steps(options.steps, options.validations),
         patience=options.patience,
     )
+    if options.task_weights is not None and not task.parts():
+        raise EdgeheadsError(
+            f"training.task_weights is for several tasks in one, and {task.type.value!r} is a "
+            "single one; leave it out of the recipe"
+        )
     with distribution.building():
-        loss = task.training_loss(data.names, samples)
+        loss = task.training_loss(data.names, samples, options.task_weights)
     return Training(
         edge.model,
         trainee.flat,

@@ -133,8 +133,19 @@ class Task(ABC):
     def loss(self, targets: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
         """Return the scalar training loss of a batch, with keras.ops."""
 
-    def training_loss(self, names: LabelNames, samples: Iterable[Sample]) -> Loss:
-        """Return the loss for one training, which may depend on how often each class occurs."""
+    def training_loss(
+        self,
+        names: LabelNames,
+        samples: Iterable[Sample],
+        task_weights: Mapping[str, float] | None = None,
+    ) -> Loss:
+        """Return the loss for one training, which may depend on how often each class occurs.
+
+        Args:
+            names: of the labels.
+            samples: that are trained on.
+            task_weights: {part: factor of its loss}, for several tasks in one; None learns them.
+        """
         return self.loss
 
     @abstractmethod

@@ -90,7 +90,12 @@ class ClassificationTask(Task):
 
         return classification_loss(targets["label"], outputs["logits"], label_smoothing=_SMOOTHING)
 
-    def training_loss(self, names: LabelNames, samples: Iterable[Sample]) -> Loss:
+    def training_loss(
+        self,
+        names: LabelNames,
+        samples: Iterable[Sample],
+        task_weights: Mapping[str, float] | None = None,
+    ) -> Loss:
         """Return a loss in which rare classes weigh more, where some are much rarer than others."""
         from edgeheads.training.losses.classification import (
             classification_loss,

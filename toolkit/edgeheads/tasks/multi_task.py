@@ -33,8 +33,6 @@ class MultiTask(Task):
     type = TaskType.MULTI_TASK
     title = "several tasks"
     default_recipe = "multi-task-mobilenet_v2_0.35-128"
-    # {task: factor of its loss}; None learns them.
-    task_weights: Mapping[str, float] | None = None
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(options)
@@ -110,8 +108,13 @@ class MultiTask(Task):
         losses = {name: room.loss for name, room in self.rooms.items()}
         return MultiTaskLoss(losses, dict.fromkeys(losses, 1.0))(targets, outputs)
 
-    def training_loss(self, names: LabelNames, samples: Iterable[Sample]) -> Loss:
-        """Return the sum of the tasks' losses, with `task_weights`, or weights that are learned."""
+    def training_loss(
+        self,
+        names: LabelNames,
+        samples: Iterable[Sample],
+        task_weights: Mapping[str, float] | None = None,
+    ) -> Loss:
+        """Return the sum of the tasks' losses, with given weights or learned ones."""
         from edgeheads.training.losses.multi_task import MultiTaskLoss
 
         samples = list(samples)
@@ -119,7 +122,7 @@ class MultiTask(Task):
             name: room.training_loss(names, _labelled(room, samples))
             for name, room in self.rooms.items()
         }
-        return MultiTaskLoss(losses, self.task_weights)
+        return MultiTaskLoss(losses, task_weights)
 
     def edge_outputs(self, model: Any, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return every task's outputs, each with its task in front."""

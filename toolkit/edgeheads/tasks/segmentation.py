@@ -94,7 +94,12 @@ class SegmentationTask(Task):
 
         return segmentation_loss(targets["semantic"], outputs["logits"])
 
-    def training_loss(self, names: LabelNames, samples: Iterable[Sample]) -> Loss:
+    def training_loss(
+        self,
+        names: LabelNames,
+        samples: Iterable[Sample],
+        task_weights: Mapping[str, float] | None = None,
+    ) -> Loss:
         """Return a loss in which a pixel of a rare class weighs more."""
         from edgeheads.training.losses.classification import compute_class_weights
         from edgeheads.training.losses.segmentation import segmentation_loss
