@@ -15,7 +15,13 @@ from edgeheads.data.sample import Sample
 from edgeheads.data.scenes import layout, picture
 from edgeheads.data.scenes.raycast import trace
 from edgeheads.data.scenes.textures import TEXTURES
-from edgeheads.data.synthetic import MAX_DEPTH_M, MIN_DEPTH_M, SyntheticScenes
+from edgeheads.data.synthetic import (
+    MAX_DEPTH_M,
+    MIN_DEPTH_M,
+    RENDERED,
+    SyntheticObjects,
+    SyntheticScenes,
+)
 from edgeheads.errors import EdgeheadsError
 
 MAPS = {
@@ -207,6 +213,42 @@ def test_textures_stay_in_range_and_fade_when_unresolved(name):
     assert near.dtype == np.float32
     assert near.std() > 0.02
     assert far.std() < 0.2 * near.std()
+
+
+# --- Pictures of one object ---
+
+
+def test_object_fills_much_of_its_picture_and_gives_it_its_class():
+    """Its label is that of what is seen most of; the three classes are about equally frequent."""
+    shares, labels = [], []
+    for sample in SyntheticObjects(60, (48, 64), seed=2):
+        areas = sample.objects.areas()
+        assert sample.label == sample.objects.classes[areas.argmax()]
+        shares.append(areas.max() / (48 * 64))
+        labels.append(sample.label)
+    assert 0.15 < np.median(shares) < 0.5
+    assert np.bincount(labels).min() >= 12
+
+
+def test_lens_holds_the_whole_object():
+    """Its bounding sphere, around the middle of the picture, at any aspect."""
+    for number in range(60):
+        rng = np.random.default_rng(number)
+        scene = layout.random_scene(rng, (64, 40))
+        camera = layout.close_up(scene, rng).camera
+        found = []
+        for shape in scene.shapes:
+            across, down, forward = camera.axes.T @ (np.array(shape.centre) - camera.position)
+            if np.hypot(across, down) < 1e-4 * forward:
+                found.append(shape.bounding_radius / forward * camera.focal_px)
+        assert len(found) == 1
+        assert 20 / 1.81 < found[0] < 20 / 1.09
+
+
+def test_rendered_sources_by_name():
+    assert list(RENDERED) == ["synthetic", "synthetic-objects"]
+    rooms, objects = (RENDERED[name](2, (16, 16))[1] for name in RENDERED)
+    assert digest(rooms) != digest(objects)
 
 
 # --- What is refused ---

@@ -21,6 +21,7 @@ from edgeheads.data.sources import (
     list_source,
     open_source,
 )
+from edgeheads.data.synthetic import RENDERED
 from edgeheads.errors import EdgeheadsError
 from edgeheads.progress import Progress, SilentProgress
 from edgeheads.tasks import TASKS, TaskType, get_task
@@ -137,7 +138,7 @@ def check_data(
 
 def _open_splits(data: Mapping[str, Any], report: DataReport) -> list[SampleSource]:
     """Open the splits that have samples: of a check, unlike a training, one may have none."""
-    if data["source"] == "synthetic":
+    if data["source"] in RENDERED:
         report.rule = "rendered, no scene in common"
         report.splits = {split: data[f"{split}_samples"] for split in _SPLITS}
         return [open_source(data, split, size=_SCENE_SIZE, seed=0) for split in _SPLITS]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from edgeheads.data.formats import find_format, get_format
 from edgeheads.data.formats.listing import Entry, Listing, ReadOptions
 from edgeheads.data.sample import LabelNames, Sample, SampleSource
-from edgeheads.data.synthetic import SyntheticScenes
+from edgeheads.data.synthetic import RENDERED
 from edgeheads.errors import EdgeheadsError
 
 __all__ = [
@@ -98,8 +98,8 @@ def open_source(
     Raises:
         EdgeheadsError: a folder that is missing, empty, in no known format, or too small to split.
     """
-    if data["source"] == "synthetic":
-        return SyntheticScenes(data[f"{split}_samples"], size, seed=seed, split=split)
+    if data["source"] in RENDERED:
+        return RENDERED[data["source"]](data[f"{split}_samples"], size, seed=seed, split=split)
     listing = list_source(data)
     division = divide(listing, data["split"], data["test_fraction"])
     problems = (*listing.problems, *division.problems)
@@ -117,7 +117,7 @@ def list_source(data: Mapping[str, Any]) -> Listing:
     """List what a folder or a TFDS name holds.
 
     Args:
-        data: a recipe's `data` section as plain values; its source is not "synthetic".
+        data: a recipe's `data` section as plain values; its source is not rendered.
 
     Raises:
         EdgeheadsError: see `open_source`.
@@ -137,7 +137,7 @@ def find_source_format(data: Mapping[str, Any]) -> str:
         EdgeheadsError: see `open_source`.
     """
     source = data["source"]
-    if source == "synthetic" or source.startswith(_TFDS):
+    if source in RENDERED or source.startswith(_TFDS):
         return source.partition(":")[0]
     folder = Path(source)
     if not folder.is_dir():

@@ -15,11 +15,18 @@ import numpy as np
 
 from edgeheads.data.sample import LabelNames, Sample
 from edgeheads.data.scenes.labels import NAMES
-from edgeheads.data.scenes.layout import CLASS_NAMES, MIN_DEPTH_M, random_scene
+from edgeheads.data.scenes.layout import CLASS_NAMES, MIN_DEPTH_M, Scene, close_up, random_scene
 from edgeheads.data.scenes.picture import render
 from edgeheads.errors import EdgeheadsError
 
-__all__ = ["CLASS_NAMES", "MAX_DEPTH_M", "MIN_DEPTH_M", "SyntheticScenes"]
+__all__ = [
+    "CLASS_NAMES",
+    "MAX_DEPTH_M",
+    "MIN_DEPTH_M",
+    "RENDERED",
+    "SyntheticObjects",
+    "SyntheticScenes",
+]
 
 MAX_DEPTH_M = 10.0
 """Nothing is farther from the camera, in metres."""
@@ -85,6 +92,28 @@ class SyntheticScenes:
             raise IndexError(f"index must be in [0, {self._count}); received index={index}")
         key = hashlib.sha256(f"{self._seed} {index} {self._split}".encode()).digest()
         rng = np.random.default_rng(np.random.SeedSequence(int.from_bytes(key, "big")))
-        scene = random_scene(rng, self._size)
         name = f"scene {index} of {self._split}, seed {self._seed}"
-        return render(scene, rng, name)
+        return render(self._compose(rng), rng, name)
+
+    def _compose(self, rng: np.random.Generator) -> Scene:
+        return random_scene(rng, self._size)
+
+
+class SyntheticObjects(SyntheticScenes):
+    """The same rooms through a longer lens, turned to one object, which fills most of the picture.
+
+    For what is to be learned of an object alone, such as its class. The lens is another for each
+    picture, so that metric depth is not to be learned from these.
+
+    Args: see `SyntheticScenes`, but for the field of view.
+    """
+
+    def _compose(self, rng: np.random.Generator) -> Scene:
+        return close_up(random_scene(rng, self._size), rng)
+
+
+RENDERED: dict[str, type[SyntheticScenes]] = {
+    "synthetic": SyntheticScenes,
+    "synthetic-objects": SyntheticObjects,
+}
+"""What a recipe calls the sources that need no data."""

@@ -26,6 +26,7 @@ __all__ = [
     "Light",
     "Material",
     "Scene",
+    "close_up",
     "half_height_and_reach",
     "random_scene",
 ]
@@ -135,6 +136,27 @@ def random_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
         ambient=rng.uniform(0.12, 0.4),
         lattice=rng.random((64, 64), dtype=np.float32),
     )
+
+
+def close_up(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Return the scene through a longer lens that is turned to one of its objects."""
+    solid = scene.shapes[int(rng.integers(len(scene.shapes)))]
+    camera = scene.camera
+    across, down, forward = (c - p for c, p in zip(solid.centre, camera.position, strict=True))
+    distance = math.hypot(across, down, forward)
+    # Half the picture's shorter side, in multiples of what the object reaches from its middle.
+    reach = solid.bounding_radius * rng.uniform(1.1, 1.8) / distance
+    height, width = camera.size
+    turned = replace(
+        camera,
+        axes=rotation(
+            yaw=math.atan2(across, forward),
+            pitch=math.asin(down / distance),
+            roll=math.radians(rng.uniform(-5, 5)),
+        ),
+        horizontal_fov=2 * math.atan(reach * width / min(height, width)),
+    )
+    return replace(scene, camera=turned)
 
 
 def _random_shapes(rng: np.random.Generator, room: Room, camera: Camera) -> tuple[Solid, ...]:
