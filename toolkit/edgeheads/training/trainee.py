@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
 from edgeheads.data.sample import LabelNames
 from edgeheads.edge_model import EdgeModel, layer_prefix, network_parts
+from edgeheads.heads.base import BaseVisionHead
 from edgeheads.model import build_model, make_head
 from edgeheads.recipe import Recipe
 from edgeheads.tasks.base import Task
@@ -56,9 +58,22 @@ def make_trainee(
             options["checkpoint"] = True
         head = make_head(backbone, task.type, **options)
         flat = build_model(backbone, head)
-        called = keras.Model(backbone.input, head(backbone.output)) if training.recompute else flat
+        called = _Nested(backbone, head) if training.recompute else flat
         flat.set_weights(edge.model.get_weights())
     return Trainee(flat, called, _backbone(flat, task))
+
+
+class _Nested(keras.Model):
+    """A backbone and a head that is one layer."""
+
+    def __init__(self, backbone: keras.Model, head: BaseVisionHead) -> None:
+        super().__init__(name="nested", dtype="float32")
+        self.backbone = backbone
+        self.head = head
+        self.built = True
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        return self.head(self.backbone(x, training=training), training=training)
 
 
 def _backbone(model: keras.Model, task: Task) -> list[keras.layers.Layer]:

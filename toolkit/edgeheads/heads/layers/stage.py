@@ -29,7 +29,8 @@ def recomputed(
         layers: every layer with variables that it calls, built.
         dtype: the compute policy.
     """
-    stage = _Recomputed(function, layers, dtype=dtype)
+    # Named, since TensorFlow refuses a scope like Keras' own "__recomputed" at a graph's root.
+    stage = _Recomputed(function, layers, dtype=dtype, name="recomputed")
     return lambda *tensors: stage(list(tensors))
 
 
@@ -43,7 +44,7 @@ def in_context(
         dtype: the compute policy.
         training: what the layers inside are to do.
     """
-    layer = _InContext(function, dtype=dtype)
+    layer = _InContext(function, dtype=dtype, name="in_context")
     return lambda *tensors: layer(list(tensors), training=training)
 
 
