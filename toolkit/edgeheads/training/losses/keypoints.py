@@ -32,9 +32,8 @@ _REACH = 2.0
 def keypoint_loss(keypoints: Any, logits: Any, offsets: Any) -> Any:
     """Return what keypoints of which an image has one each are learned by.
 
-    The sum of `cell_cross_entropy`, which tells a network which cell it is in hundreds of steps;
-    of `heatmap_focal_loss`, which makes the logit there a score, and takes thousands on its own;
-    and of the smooth L1 loss of the offsets near the keypoints.
+    The sum of `cell_cross_entropy`, which says which cell it is; of `heatmap_focal_loss`, which
+    makes the logit there a score; and of the smooth L1 loss of the offsets near the keypoints.
 
     Args:
         keypoints: [B, K, 3]: x and y in fractions of the image, and how the keypoint is seen: 0
