@@ -77,7 +77,8 @@ def split_samples(samples: list[Sample], fraction: float) -> tuple[list[Sample],
     """
     if fraction == 0:
         return samples, []
-    train, validation = [], []
+    train: list[Sample] = []
+    validation: list[Sample] = []
     for sample in samples:
         (validation if _bucket(sample.name) < fraction else train).append(sample)
     if not train or not validation:
