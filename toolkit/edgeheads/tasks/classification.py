@@ -32,7 +32,7 @@ class ClassificationTask(Task):
 
     type = TaskType.CLASSIFICATION
     title = "image classification"
-    default_recipe = "classification-mobilenet_v2_0.35-128"
+    default_recipe = "classification-mobilenet_v2_0.35-64"
     metrics = (
         Metric("top1", "top-1", "", True, 0, 1, 0.01),
         Metric("top5", "top-5", "", True, 0, 1),
