@@ -15,7 +15,7 @@ from edgeheads.errors import CheckFailedError
 from edgeheads.evaluate import require_small_drop
 from edgeheads.separate import Separate
 from edgeheads.tasks import get_task
-from edgeheads.tasks.base import Task
+from edgeheads.tasks.base import Metric, Task
 
 __all__ = ["as_json", "failures", "print_result", "print_separate"]
 
@@ -216,18 +216,16 @@ def _compared(result: ConvertResult) -> list[str]:
     if result.baseline:
         metric = task.metrics[0]
         trivial, own = result.baseline["metrics"][metric.name], reference[metric.name]
+        times = f" ({own / trivial:.2f}x)" if trivial else ""
         lines.append(
-            f"Keras against the baseline: {metric.title} {own:.4f} instead of {trivial:.4f} "
-            f"({own / trivial:.2f}x)"
+            f"Keras against the baseline: {metric.title} {own:.4f} instead of {trivial:.4f}{times}"
         )
     return lines
 
 
-def _change(metric: Any, reference: Mapping[str, float], metrics: Mapping[str, float]) -> str:
-    before, after = reference[metric.name], metrics[metric.name]
-    if metric.drop_is_relative:
-        return f"{metric.title} {(after / before - 1) * 100:+.1f} %"
-    return f"{metric.title} {(after - before) * 100:+.2f} points"
+def _change(metric: Metric, reference: Mapping[str, float], metrics: Mapping[str, float]) -> str:
+    difference = metric.difference(reference[metric.name], metrics[metric.name])
+    return f"{metric.title} {metric.format(difference)}"
 
 
 def _arrow(higher_is_better: bool) -> str:

@@ -183,8 +183,4 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 
 def _change(metric: Metric, drop: float | None) -> str:
-    if drop is None:
-        return _NONE
-    if metric.drop_is_relative:
-        return f"{drop * 100:.1f} %"
-    return f"{drop:.4f}"
+    return _NONE if drop is None else metric.format(drop).removeprefix("+")

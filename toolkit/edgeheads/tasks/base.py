@@ -50,10 +50,23 @@ class Metric:
 
     def drop(self, reference: float, value: float) -> float:
         """Return by how much `value` is worse than `reference`; negative where it is better."""
-        worse = reference - value if self.higher_is_better else value - reference
+        change = self.difference(reference, value)
+        return -change if self.higher_is_better else change
+
+    def difference(self, reference: float, value: float) -> float:
+        """Return value - reference, as a share of the reference where the drop is one."""
+        change = value - reference
         if not self.drop_is_relative:
-            return worse
-        return worse / abs(reference) if reference else (0.0 if worse == 0 else float("inf"))
+            return change
+        return change / abs(reference) if reference else (0.0 if change == 0 else float("inf"))
+
+    def format(self, difference: float) -> str:
+        """Return a difference as text: in percent of a value, in its unit, or in points."""
+        if self.drop_is_relative:
+            return f"{difference * 100:+.1f} %"
+        if self.unit:
+            return f"{difference:+.3f} {self.unit}"
+        return f"{difference * 100:+.2f} points"
 
 
 class Evaluator(ABC):
