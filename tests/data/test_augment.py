@@ -174,6 +174,13 @@ def test_mirror_by_hand_swaps_left_and_right() -> None:
     assert mirrored.keypoints.tolist() == [[5, 4, 1], [18, 3, 2], [0, 0, 0]]
 
 
+def test_keypoints_whose_pairs_nobody_knows_are_not_mirrored() -> None:
+    unknown = LabelNames(keypoints=NAMES.keypoints)
+    assert flip(SCENE, Always(), unknown) is SCENE  # type: ignore[arg-type]
+    single = replace(SCENE, keypoints=SCENE.keypoints[:1])
+    assert flip(single, Always(), unknown) is not single  # type: ignore[arg-type]
+
+
 def test_mirrored_twice_is_the_same() -> None:
     assert_same(mirror(mirror(SCENE, NAMES), NAMES), SCENE)
 

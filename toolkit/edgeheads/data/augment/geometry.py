@@ -30,8 +30,15 @@ def flip(
     names: LabelNames,
     others: Callable[[], Sample] | None = None,
 ) -> Sample:
-    """Mirror left and right, half of the time."""
-    return sample if rng.random() < 0.5 else mirror(sample, names)
+    """Mirror left and right, half of the time.
+
+    Not where there are several keypoints and nobody knows which of them change places: a left
+    eye would be labelled as a right one.
+    """
+    unpaired = sample.keypoints is not None and len(sample.keypoints) > 1
+    if rng.random() < 0.5 or (unpaired and not names.mirrored_keypoints):
+        return sample
+    return mirror(sample, names)
 
 
 def mirror(sample: Sample, names: LabelNames) -> Sample:
