@@ -35,7 +35,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_row(*row)
     # A pipe has no width; a table cut to 80 columns would lose figures.
     console = Console()
-    Console(width=None if console.is_terminal else 140, highlight=False).print(table)
+    Console(width=None if console.is_terminal else 200, highlight=False).print(table)
 
 
 def _print_plain(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

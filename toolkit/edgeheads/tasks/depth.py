@@ -27,7 +27,7 @@ class DepthTask(Task):
 
     type = TaskType.DEPTH_ESTIMATION
     title = "monocular depth"
-    default_recipe = "depth-mobilenet_v2_0.35-128"
+    default_recipe = "depth-mobilenet_v2_0.75-96"
     metrics = (
         Metric("abs_rel", "AbsRel", "", False, 0, math.inf, 0.03, drop_is_relative=True),
         Metric("sq_rel", "SqRel", "m", False, 0, math.inf),
