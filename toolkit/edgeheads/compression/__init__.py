@@ -1,0 +1,1 @@
+"""Making a trained Keras model smaller and faster, and measuring what that cost."""
