@@ -33,12 +33,12 @@ def images(count: int = 8) -> Iterator[np.ndarray]:
 
 
 def options(task: object) -> dict:
-    """Return the efficient preset, without the class prior of detectors.
+    """Return the efficient preset, without the prior of detectors and heatmaps.
 
     As a bias many times larger than what a random network says, it would hide all of that.
     """
     config = HeadConfiguration.get_efficient_config(task)  # type: ignore[arg-type]
-    if "num_anchors" in config:
+    if "num_anchors" in config or "num_keypoints" in config:
         config["prior_probability"] = 0.5
     if "task_configs" in config:
         config["task_configs"] = {one: options(one) for one in config["task_configs"]}

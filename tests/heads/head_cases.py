@@ -50,7 +50,11 @@ _OVERRIDES: dict[TaskType, dict[str, Any]] = {
         "mask_size": (6, 4),
         "num_prototypes": 5,
     },
-    TaskType.KEYPOINT_DETECTION: {"num_keypoints": 3, "upsampling_factor": 2},
+    TaskType.KEYPOINT_DETECTION: {
+        "num_keypoints": 3,
+        "upsampling_factor": 2,
+        "prior_probability": 0.1,
+    },
     TaskType.SURFACE_NORMALS: {"output_size": (10, 12)},
     TaskType.ENHANCEMENT: {"scale": 2, "upsampling_factor": 1},
 }

@@ -35,6 +35,7 @@ from edgeheads.heads.boxes import decode_detections
          "mask_size=(28, 28)"),
         ("instance", {"bbox_dims": 5}, "4", "5", "bbox_dims=4"),
         ("pose", {"num_keypoints": 0}, "at least 1", "0", "num_keypoints=17"),
+        ("pose", {"prior_probability": 1.0}, "in (0, 1)", "1.0", "prior_probability=0.01"),
         # An anchor count that does not fit.
         ("det", {"num_anchors": 3}, "9, for 3 anchor_scales times 3 anchor_ratios", "3",
          "num_anchors=3, anchor_scales=(1.0,), anchor_ratios=(0.5, 1.0, 2.0)"),

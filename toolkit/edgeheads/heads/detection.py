@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -12,6 +11,7 @@ from edgeheads.heads.anchors import ANCHOR_RATIOS, ANCHOR_SCALES, AnchorGenerato
 from edgeheads.heads.base import BaseVisionHead
 from edgeheads.heads.layers.inputs import static_sizes
 from edgeheads.heads.layers.part import Tensor
+from edgeheads.heads.layers.prior import prior_bias
 from edgeheads.tasks.task_type import TaskType
 
 __all__ = ["DetectionHead"]
@@ -104,12 +104,11 @@ class DetectionHead(BaseVisionHead):
 
     def detect(self, levels: list[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Return the outputs, and what the regressions were predicted from on each level."""
-        prior = -math.log((1 - self.prior_probability) / self.prior_probability)
         logits = self.per_anchor(
             self.towers(levels, "class_tower"),
             self.num_classes,
             "classify",
-            bias_initializer=keras.initializers.Constant(prior),
+            bias_initializer=prior_bias(self.prior_probability),
         )
         box_towers = self.towers(levels, "box_tower")
         regressions = self.per_anchor(box_towers, self.bbox_dims, "regress")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
@@ -11,13 +10,10 @@ from keras import ops
 from edgeheads.heads.dense import DenseHead
 from edgeheads.heads.layers.inputs import known_size
 from edgeheads.heads.layers.part import Tensor
+from edgeheads.heads.layers.prior import prior_bias
 from edgeheads.tasks.task_type import TaskType
 
 __all__ = ["KeypointHead"]
-
-# Of 1 %: one cell of many has the keypoint. From one half, learning that most have none would
-# drown everything else at first (Lin et al. 2017, "Focal Loss for Dense Object Detection").
-_PRIOR_LOGIT = -math.log(99)
 
 
 @keras.saving.register_keras_serializable(package="edgeheads")
@@ -28,6 +24,7 @@ class KeypointHead(DenseHead):
     Args:
         num_keypoints: K, at least 1.
         upsampling_factor: how many times finer than the finest input map the heatmaps are.
+        prior_probability: in (0, 1), what heatmaps say at first, see `prior_bias`.
         **options: see `DenseHead`; output_size is that of the heatmaps.
 
     Returns: heatmaps [B, h, w, K], logits; offsets [B, h, w, 2K] in heatmap cells, from a cell's
@@ -41,20 +38,37 @@ class KeypointHead(DenseHead):
     output_follows_input = False
 
     def __init__(
-        self, *, num_keypoints: int = 17, upsampling_factor: int = 1, **options: Any
+        self,
+        *,
+        num_keypoints: int = 17,
+        upsampling_factor: int = 1,
+        prior_probability: float = 0.01,
+        **options: Any,
     ) -> None:
         super().__init__(upsampling_factor=upsampling_factor, **options)
         self._require(
             "num_keypoints", num_keypoints, num_keypoints >= 1, "at least 1", "num_keypoints=17"
         )
+        self._require(
+            "prior_probability",
+            prior_probability,
+            0 < prior_probability < 1,
+            "in (0, 1)",
+            "prior_probability=0.01",
+        )
         self.num_keypoints = num_keypoints
+        self.prior_probability = prior_probability
 
     def forward(self, maps: list[Tensor]) -> dict[str, Tensor]:
         """Compute heatmaps and offsets from maps, fine to coarse, and read the points off them."""
         x, left = self.decode(maps)
         x = self.at_output_size(x, left, "enlarged")
-        prior = keras.initializers.Constant(_PRIOR_LOGIT)
-        peaks = self.predict(x, self.num_keypoints, "peaks", bias_initializer=prior)
+        peaks = self.predict(
+            x,
+            self.num_keypoints,
+            "peaks",
+            bias_initializer=prior_bias(self.prior_probability),
+        )
         outputs = {
             "heatmaps": self.as_output(peaks, "heatmaps"),
             "offsets": self.as_output(self.predict(x, 2 * self.num_keypoints, "shifts"), "offsets"),
@@ -64,7 +78,11 @@ class KeypointHead(DenseHead):
 
     def get_config(self) -> dict[str, Any]:
         """Return the keyword arguments that make an equal head."""
-        return {**super().get_config(), "num_keypoints": self.num_keypoints}
+        return {
+            **super().get_config(),
+            "num_keypoints": self.num_keypoints,
+            "prior_probability": self.prior_probability,
+        }
 
 
 def _decode(heatmaps: Tensor, offsets: Tensor) -> Tensor:
