@@ -8,7 +8,7 @@ import pytest
 keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
-from edgeheads.compression.graph import copy_layer, flatten, rewrite, walk  # noqa: E402
+from edgeheads.compression.graph import calls, copy_layer, flatten, rewrite, walk  # noqa: E402
 from edgeheads.errors import EdgeheadsError  # noqa: E402
 
 
@@ -107,3 +107,13 @@ def test_a_subclassed_model_is_refused_with_the_way_out() -> None:
 
     with pytest.raises(EdgeheadsError, match=r"must be a functional Keras model, received Own;"):
         flatten(Own(name="own"))
+
+
+def test_calls_tells_the_calls_of_a_shared_layer_apart() -> None:
+    image = keras.Input((8, 8, 3), name="image")
+    conv = keras.layers.Conv2D(3, 3, name="twice")
+    found = list(calls(keras.Model(image, conv(conv(image)) + 1.0)))
+    assert [call.layer.name for call in found[:3]] == ["image", "twice", "twice"]
+    assert [call.outputs[0].shape for call in found[1:3]] == [(None, 6, 6, 3), (None, 4, 4, 3)]
+    assert found[2].inputs[0] is found[1].outputs[0]
+    assert found[3].args[1] == 1.0

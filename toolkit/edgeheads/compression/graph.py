@@ -11,7 +11,7 @@ import keras
 
 from edgeheads.errors import EdgeheadsError
 
-__all__ = ["Node", "copy_layer", "flatten", "rewrite", "walk"]
+__all__ = ["Call", "Node", "calls", "copy_layer", "flatten", "rewrite", "walk"]
 
 # Given a layer of the old graph and the new graph's tensors it would be called with, returns the
 # tensor that takes the place of its output.
@@ -75,6 +75,37 @@ def walk(model: keras.Model) -> dict[str, Node]:
         )
         for node in nodes
     }
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer or operation; a layer that several levels share has one for each.
+
+    Attributes:
+        layer: a Keras layer, or an operation of `keras.ops`.
+        inputs: the symbolic tensors it takes, in the order of the call.
+        outputs: the symbolic tensors it returns.
+        args: positional arguments of the call, the inputs among them.
+        kwargs: keyword arguments of the call.
+    """
+
+    layer: Any
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def calls(model: keras.Model) -> Iterator[Call]:
+    """Yield every call in the graph, each after those that feed it. Input layers come first."""
+    for node in _nodes(model):
+        yield Call(
+            node.operation,
+            () if node.is_input else tuple(node.input_tensors),
+            tuple(node.outputs),
+            () if node.is_input else tuple(node.arguments.args),
+            {} if node.is_input else dict(node.arguments.kwargs),
+        )
 
 
 def flatten(model: keras.Model) -> keras.Model:
