@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from edgeheads.backbones import create_backbone
 from edgeheads.bench.latency import compare
+from edgeheads.compression.macs import count_macs
 from edgeheads.export.tflite import convert_to_tflite
 from edgeheads.heads import HEADS
 from edgeheads.heads.base import BaseVisionHead
@@ -24,7 +24,7 @@ from edgeheads.progress import Progress, SilentProgress
 from edgeheads.runtime import BenchSettings, DeviceSession
 from edgeheads.tasks.base import Array
 
-__all__ = ["HeadCost", "count_macs", "measure_heads"]
+__all__ = ["HeadCost", "measure_heads"]
 
 _CALIBRATION_IMAGES = 4
 
@@ -128,23 +128,6 @@ def measure_heads(
 def edge_tensors(model: keras.Model, head: BaseVisionHead) -> dict[str, Any]:
     """Return {edge output: symbolic tensor} of a flat graph that `head`'s like was laid into."""
     return {part: model.get_layer(layer).output for part, layer in head.edge_outputs().items()}
-
-
-def count_macs(model: keras.Model) -> int:
-    """Return the multiply-accumulates of one image through a flat graph of fixed size.
-
-    Convolutions and dense layers count; activations, additions and resizing, as is the custom,
-    do not.
-    """
-    total = 0
-    for layer in model.layers:
-        # A layer shared between levels works once for each of them.
-        for output in (tensor for node in layer._inbound_nodes for tensor in node.output_tensors):
-            if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
-                total += math.prod(output.shape[1:3]) * math.prod(layer.kernel.shape)
-            elif isinstance(layer, keras.layers.Dense):
-                total += math.prod(output.shape[1:-1]) * math.prod(layer.kernel.shape)
-    return total
 
 
 def _backbone(

@@ -1,0 +1,1 @@
+"""Pruning: zeros for a smaller download (magnitude), and fewer channels for a faster network."""
