@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeheads.errors import EdgeheadsError
 
@@ -42,9 +42,11 @@ class Link(ABC):
 
     Attributes:
         python: the argument that starts Python on the device.
+        setup_command: what a user runs to bring an interpreter there; empty: pip, on the device.
     """
 
-    python: ClassVar[str] = "python3"
+    python: str = "python3"
+    setup_command: str = ""
 
     @classmethod
     def from_profile(cls: type[LinkT], profile: DeviceProfile) -> LinkT:
