@@ -38,7 +38,7 @@ def remove_channels(channels: Channels, removed: NDArray[np.bool_]) -> keras.Mod
 
     def visit(layer: Any, *args: Any, **kwargs: Any) -> Any:
         if layer.name not in copies:
-            changes = _changes(layer, slots.get(layer.name, []), channels, removed)
+            changes: dict[str, Any] = _changes(layer, slots.get(layer.name, []), channels, removed)
             if layer.name in reshaped:
                 changes = {"target_shape": reshaped[layer.name]}
             copies[layer.name] = _copy(layer, changes)

@@ -1,0 +1,138 @@
+"""Masks by hand, the schedule, and training with plain `fit` and with our own loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+pytest.importorskip("tensorflow")
+
+from edgeheads.compression.prune.magnitude import (  # noqa: E402
+    KeepZeros,
+    MagnitudePruning,
+    PolynomialSchedule,
+    keep_mask,
+    parse_pattern,
+    strip,
+)
+from edgeheads.compression.prune.sparsity import file_size, layer_sparsity  # noqa: E402
+from edgeheads.errors import EdgeheadsError  # noqa: E402
+
+
+def test_schedule_by_hand() -> None:
+    schedule = PolynomialSchedule(final=0.8, begin=10, end=30, every=5)
+    assert schedule.sparsity(9) == 0
+    assert schedule.sparsity(10) == 0
+    assert schedule.sparsity(20) == pytest.approx(0.8 - 0.8 / 8)
+    assert schedule.sparsity(30) == schedule.sparsity(99) == 0.8
+    assert [step for step in range(40) if schedule.due(step)] == [10, 15, 20, 25, 30]
+
+
+def test_unstructured_mask_by_hand() -> None:
+    kernel = np.array([[1.0, -5.0], [0.5, 2.0]])
+    expected = [[False, True], [False, True]]
+    np.testing.assert_array_equal(keep_mask(kernel, 0.5, parse_pattern("unstructured")), expected)
+
+
+def test_two_of_four_by_hand() -> None:
+    column = np.array([[4.0], [1.0], [-3.0], [2.0], [9.0], [8.0], [7.0], [6.0], [0.1]])
+    keep = keep_mask(column, 0.5, parse_pattern("2:4"))[:, 0]
+    # The last weight has no group of four.
+    np.testing.assert_array_equal(keep, [1, 0, 1, 0, 1, 1, 0, 0, 1])
+    half = keep_mask(column, 0.25, parse_pattern("2:4"))[:, 0]
+    np.testing.assert_array_equal(half, [1, 0, 1, 0, 1, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("text", ["2:4", "4:8", "1:4"])
+def test_each_group_has_exactly_n_weights(text: str) -> None:
+    pattern = parse_pattern(text)
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 16, 5))
+    keep = keep_mask(kernel, 1 - pattern.rows / pattern.columns, pattern)
+    groups = keep.reshape(-1, pattern.columns, 5)
+    assert (groups.sum(axis=1) == pattern.rows).all()
+
+
+def test_blocks_go_as_a_whole() -> None:
+    kernel = np.array([[1.0, 9], [1, 9], [5, 0], [5, 0], [3, 3]])
+    keep = keep_mask(kernel, 0.5, parse_pattern("2x1"))
+    np.testing.assert_array_equal(keep, [[0, 1], [0, 1], [1, 0], [1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize("text", ["", "4:4", "0:4", "1x1", "half", "2:", "-1:4"])
+def test_patterns_that_make_no_sense(text: str) -> None:
+    with pytest.raises(EdgeheadsError, match=r"pattern must be unstructured, N:M with 0 < N < M"):
+        parse_pattern(text)
+
+
+def network() -> Any:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 4))
+    x = keras.layers.Conv2D(8, 3, padding="same", name="conv")(image)
+    x = keras.layers.DepthwiseConv2D(3, name="depth")(keras.layers.BatchNormalization()(x))
+    return keras.Model(image, keras.layers.Dense(1, name="out")(keras.layers.Flatten()(x)))
+
+
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(32, 8, 8, 4)).astype("float32"), rng.normal(size=(32, 1))
+
+
+def sparsities(model: Any) -> dict[str, float]:
+    return {one.name: one.zeros / one.weights for one in layer_sparsity(model)}
+
+
+def test_fit_reaches_the_sparsity_and_it_survives_saving(tmp_path: Path) -> None:
+    model = network()
+    model.compile("adam", "mse")
+    pruning = MagnitudePruning(
+        model, PolynomialSchedule(0.75, end=6, every=2), "unstructured", skip=("out",)
+    )
+    model.fit(*batch(), batch_size=4, epochs=2, verbose=0, callbacks=[pruning])
+    assert pruning.step == 16
+    assert sparsities(model) == {"conv": 0.75, "out": 0.0}
+    model.save(tmp_path / "sparse.keras")
+    again = keras.saving.load_model(tmp_path / "sparse.keras")
+    zeros = np.array(again.get_layer("conv").kernel) == 0
+    again.compile("adam", "mse")
+    again.fit(*batch(), batch_size=4, verbose=0, callbacks=[KeepZeros(again)])
+    np.testing.assert_array_equal(np.array(again.get_layer("conv").kernel) == 0, zeros)
+    assert not np.allclose(again.get_layer("conv").kernel, model.get_layer("conv").kernel)
+
+
+def test_without_the_callback_the_zeros_are_lost() -> None:
+    model = network()
+    model.compile("adam", "mse")
+    pruning = MagnitudePruning(model, PolynomialSchedule(0.5, end=1, every=1), "2:4")
+    model.fit(*batch(), batch_size=8, verbose=0, callbacks=[pruning])
+    assert sparsities(model)["conv"] == 0.5
+    model.fit(*batch(), batch_size=8, verbose=0)
+    assert sparsities(model)["conv"] == 0
+    stripped = strip(model, pruning)
+    assert sparsities(stripped)["conv"] == 0.5
+    assert not stripped.compiled
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="dense")])
+    with pytest.raises(EdgeheadsError, match=r"the masks are of another model"):
+        strip(other, pruning)
+
+
+def test_more_zeros_than_the_pattern_has_are_refused() -> None:
+    with pytest.raises(EdgeheadsError, match=r"pattern 2:4 has 50% zeros at most, received .* 80%"):
+        MagnitudePruning(network(), PolynomialSchedule(0.8, end=1), "2:4")
+    with pytest.raises(EdgeheadsError, match=r"0 <= initial <= final < 1, received .* final 1.0"):
+        PolynomialSchedule(1.0, end=1)
+    with pytest.raises(EdgeheadsError, match=r"needs 0 <= begin <= end"):
+        PolynomialSchedule(0.5, begin=3, end=1)
+    image = keras.Input((4,))
+    with pytest.raises(EdgeheadsError, match=r"has no convolution and no dense layer to prune"):
+        KeepZeros(keras.Model(image, keras.layers.ReLU()(image)))
+
+
+def test_zeros_do_not_make_a_file_smaller_but_its_zip() -> None:
+    noise = np.random.default_rng(0).normal(size=1000).astype("float32")
+    dense, sparse = file_size(noise.tobytes()), file_size((noise * (noise > 1)).tobytes())
+    assert dense.raw == sparse.raw == 4000
+    assert sparse.zipped < 0.4 * dense.zipped
