@@ -57,6 +57,9 @@ def test_every_field_survives_yaml_with_no_default_left(tmp_path: Path) -> None:
                        backbone_rate: 0.1, clip_norm: 1.0, ema_decay: 0.99,
                        precision: mixed_bfloat16, recompute: true, validation_fraction: 0.2,
                        validations: 3, patience: 2, task_weights: {depth: 1e-1}}
+            prune: {target: latency=0.6, importance: l1, normalization: max, scope: layer,
+              multiple: 4, min_fraction: 0.3, precision: int8, gradient_batches: 2, rounds: 3,
+              recover_steps: 5, recover_rate: 0.1, sparsity: 0.5, pattern: "2:4"}
             export: {precisions: [float16], calibration_samples: 11}
             seed: 42
             """,
@@ -120,6 +123,16 @@ def test_one_side_means_a_square(tmp_path: Path) -> None:
             MINIMAL + "export: {precisions: [int8, int8]}\n",
             "recipe PATH: export: names a precision twice, "
             "received {'precisions': ['int8', 'int8']}",
+        ),
+        (
+            MINIMAL + "prune: {target: mac=0.5}\n",
+            "recipe PATH: prune: unknown target 'mac'; did you mean macs?, "
+            "received {'target': 'mac=0.5'}",
+        ),
+        (
+            MINIMAL + "prune: {sparsity: 0.8, pattern: '2:4'}\n",
+            "recipe PATH: prune: the pattern 2:4 has 50% zeros at most, received a final sparsity of "
+            "80%, received {'sparsity': 0.8, 'pattern': '2:4'}",
         ),
         ("- a\n- b\n", "recipe PATH must be a mapping of fields to values, received ['a', 'b']"),
     ],

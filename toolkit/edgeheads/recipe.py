@@ -6,6 +6,8 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from edgeheads.compression.prune.pattern import parse_pattern, require_fitting
+from edgeheads.compression.prune.target import parse_target
 from edgeheads.errors import EdgeheadsError, MissingDependencyError, unknown_name
 from edgeheads.resources import resource_dir
 
@@ -116,6 +118,34 @@ class TrainingSection(_Section):
         return self
 
 
+class PruneSection(_Section):
+    """What is removed from a trained model, and how it recovers; compression/README.md."""
+
+    target: StrictStr | None = None
+    importance: Literal["l1", "l2", "bn_scale", "taylor"] = "taylor"
+    normalization: Literal["mean", "max", "l2", "none"] = "mean"
+    scope: Literal["global", "layer"] = "global"
+    multiple: Annotated[StrictInt, Field(ge=1)] = 8
+    min_fraction: Annotated[Real, Field(gt=0, le=1)] = 0.1
+    precision: Precision = "float32"
+    gradient_batches: Annotated[StrictInt, Field(ge=1)] = 8
+    rounds: Annotated[StrictInt, Field(ge=1)] = 1
+    recover_steps: Annotated[StrictInt, Field(ge=1)] = 200
+    recover_rate: Annotated[Real, Field(gt=0)] = 0.5
+    sparsity: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    pattern: StrictStr = "unstructured"
+
+    @model_validator(mode="after")
+    def _target_is_one(self) -> PruneSection:
+        try:
+            if self.target is not None:
+                parse_target(self.target)
+            require_fitting(parse_pattern(self.pattern), self.sparsity)
+        except EdgeheadsError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
 class ExportSection(_Section):
     """Which files are made, and how they are calibrated."""
 
@@ -143,6 +173,7 @@ class Recipe(_Section):
     head: HeadSection = HeadSection()
     data: DataSection = DataSection()
     training: TrainingSection = TrainingSection()
+    prune: PruneSection = PruneSection()
     export: ExportSection = ExportSection()
     seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 0
 

@@ -16,9 +16,9 @@ from edgeheads.compression.prune.magnitude import (  # noqa: E402
     MagnitudePruning,
     PolynomialSchedule,
     keep_mask,
-    parse_pattern,
     strip,
 )
+from edgeheads.compression.prune.pattern import parse_pattern  # noqa: E402
 from edgeheads.compression.prune.sparsity import file_size, layer_sparsity  # noqa: E402
 from edgeheads.errors import EdgeheadsError  # noqa: E402
 
