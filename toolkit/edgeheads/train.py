@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from edgeheads.bundle import write_atomically
+from edgeheads.compression.prune.magnitude import MagnitudePruning, PolynomialSchedule
 from edgeheads.data.reading import Skipped, read_samples
 from edgeheads.data.resize import resize_sample
 from edgeheads.data.sample import LabelNames, Sample
@@ -47,11 +48,16 @@ __all__ = [
     "TrainingData",
     "model_path",
     "prepare_folder",
+    "prepare_training",
     "read_training_data",
+    "save_model",
     "set_up_backend",
     "train",
     "train_and_log",
 ]
+
+# Shares of the steps between which weights become zero; the rest are to recover in.
+_SPARSE_BEGIN, _SPARSE_END = 0.1, 0.6
 
 
 @dataclass
@@ -193,9 +199,9 @@ def train(
         EdgeheadsError: see `build` and `Training`.
     """
     edge = build(recipe, task, data.names)
-    training = _prepare(edge, recipe, task, data, Distribution())
+    training = prepare_training(edge, recipe, task, data, Distribution())
     training.run(progress)
-    _save(edge.model, recipe, folder)
+    save_model(edge.model, recipe, model_path(folder))
     return edge
 
 
@@ -234,7 +240,7 @@ def train_and_log(
         data = read_training_data(recipe, task, progress)
     with watch.stage("train"):
         edge = build(recipe, task, data.names)
-        training = _prepare(edge, recipe, task, data, distribution)
+        training = prepare_training(edge, recipe, task, data, distribution)
         checkpoint = _checkpoint(recipe, data, folder, options)
         log = _logger(training, task, folder, options.tensorboard)
         if distribution.chief:
@@ -243,7 +249,7 @@ def train_and_log(
             training.log = log
         training.run(progress, resume=checkpoint if options.resume else None)
         if distribution.chief:
-            _save(edge.model, recipe, folder)
+            save_model(edge.model, recipe, model_path(folder))
             log(training.history)
             checkpoint.remove()
     with watch.stage("evaluate"):
@@ -276,9 +282,21 @@ def train_and_log(
     )
 
 
-def _prepare(
+def prepare_training(
     edge: EdgeModel, recipe: Recipe, task: Task, data: TrainingData, distribution: Distribution
 ) -> Training:
+    """Return the recipe's training of a model that was built from it, ready to run.
+
+    Args:
+        edge: the wanted model.
+        recipe: how to train it.
+        task: the recipe's.
+        data: what to train on.
+        distribution: over devices.
+
+    Raises:
+        EdgeheadsError: options that do not fit the data or the task.
+    """
     options = recipe.training
     samples, held_back = split_samples(data.samples, options.validation_fraction)
     batches = TrainingBatches(
@@ -294,12 +312,18 @@ def _prepare(
         seed=recipe.seed,
     )
     trainee = make_trainee(edge, recipe, task, data.names, distribution)
+    pruning = _magnitude_pruning(trainee.flat, recipe)
     validator = Validator(
         edge,
         task,
         held_back,
         data.names,
-        steps=validation_steps(options.steps, options.validations),
+        # The best weights are to be sparse ones.
+        steps=frozenset(
+            step
+            for step in validation_steps(options.steps, options.validations)
+            if not pruning or step >= pruning.schedule.end
+        ),
         patience=options.patience,
     )
     if options.task_weights is not None and not task.parts():
@@ -329,7 +353,22 @@ def _prepare(
         called=trainee.called,
         distribution=distribution,
         validator=validator if held_back else None,
+        pruning=pruning,
     )
+
+
+def _magnitude_pruning(model: keras.Model, recipe: Recipe) -> MagnitudePruning | None:
+    """Return what sets weights to zero in this training: fewer channels come first."""
+    if not recipe.prune.sparsity or recipe.prune.target is not None:
+        return None
+    steps = recipe.training.steps
+    schedule = PolynomialSchedule(
+        recipe.prune.sparsity,
+        begin=round(_SPARSE_BEGIN * steps),
+        end=max(1, round(_SPARSE_END * steps)),
+        every=max(1, steps // 100),
+    )
+    return MagnitudePruning(model, schedule, recipe.prune.pattern)
 
 
 def _checkpoint(
@@ -368,13 +407,13 @@ def _logger(
     return log
 
 
-def _save(model: keras.Model, recipe: Recipe, folder: Path) -> None:
-    path = model_path(folder)
+def save_model(model: keras.Model, recipe: Recipe, path: Path) -> None:
+    """Save a model, whole or not at all, and the recipe beside it."""
     draft = path.with_name(".model-draft.keras")
     try:
         model.save(draft)
         draft.replace(path)
-        write_atomically(folder / "recipe.yaml", recipe_to_yaml(recipe))
+        write_atomically(path.with_name("recipe.yaml"), recipe_to_yaml(recipe))
     finally:
         draft.unlink(missing_ok=True)
 

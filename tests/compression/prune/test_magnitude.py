@@ -136,3 +136,31 @@ def test_zeros_do_not_make_a_file_smaller_but_its_zip() -> None:
     dense, sparse = file_size(noise.tobytes()), file_size((noise * (noise > 1)).tobytes())
     assert dense.raw == sparse.raw == 4000
     assert sparse.zipped < 0.4 * dense.zipped
+
+
+def test_our_training_keeps_the_zeros_through_averages_and_validation(tmp_path: Path) -> None:
+    from conftest import tiny_recipe
+
+    from edgeheads.progress import SilentProgress
+    from edgeheads.tasks import get_task
+    from edgeheads.train import read_training_data, train
+
+    recipe = tiny_recipe(
+        **{
+            "prune.sparsity": 0.5,
+            "prune.pattern": "4x1",
+            "training.steps": 6,
+            "training.ema_decay": 0.9,
+            "data.train_samples": 16,
+            "training.validation_fraction": 0.3,
+            "training.validations": 6,
+        }
+    )
+    task = get_task("depth", recipe.head.options)
+    data = read_training_data(recipe, task, SilentProgress())
+    edge = train(recipe, task, data, tmp_path, SilentProgress())
+    found = layer_sparsity(edge.model)
+    assert all(abs(one.zeros - 0.5 * one.weights) <= 4 * 16 for one in found)
+    assert 0.4 < sum(one.zeros for one in found) / sum(one.weights for one in found) < 0.6
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert [one.zeros for one in layer_sparsity(again)] == [one.zeros for one in found]

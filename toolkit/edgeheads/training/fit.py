@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from edgeheads.compression.prune.magnitude import MagnitudePruning
 from edgeheads.errors import EdgeheadsError
 from edgeheads.progress import Progress, SilentProgress, Step
 from edgeheads.tasks.base import Array, Loss
@@ -82,6 +83,7 @@ class Training:
             the same variables.
         distribution: over devices.
         validator: judges the weights while they are trained; the best ones win.
+        pruning: sets weights of `trainee` to zero on the way.
         checkpoint: where to keep the state.
         checkpoint_seconds: how often.
         log: called with the history whenever there is something new to show.
@@ -98,6 +100,7 @@ class Training:
     called: keras.Model | None = None
     distribution: Distribution = field(default_factory=Distribution)
     validator: Validator | None = None
+    pruning: MagnitudePruning | None = None
     checkpoint: Checkpoint | None = None
     checkpoint_seconds: float = 60.0
     log: Callable[[History], None] | None = None
@@ -142,6 +145,9 @@ class Training:
                     state = None
         if self._best:
             self.model.set_weights(self._best)
+        if self.pruning:
+            # An average of weights remembers what they were before they were zero.
+            self.pruning.apply(self.model)
         return self.history
 
     def _run_phase(
@@ -167,6 +173,8 @@ class Training:
         if state:
             _assign(_variables(trainer), state.arrays["variables"])
             _assign(optimizer.variables, state.arrays["optimizer"])
+            if self.pruning:
+                self.pruning.resume(self.history.step)
         start = self.history.step
         with self.distribution.fitting():
             trainer.fit(
@@ -174,7 +182,10 @@ class Training:
                 epochs=1,
                 shuffle=False,
                 verbose=0,
-                callbacks=[_AfterStep(self, phase, step, interrupt)],
+                callbacks=[
+                    *([self.pruning] if self.pruning else []),
+                    _AfterStep(self, phase, step, interrupt),
+                ],
             )
         self._publish(trainer)
 

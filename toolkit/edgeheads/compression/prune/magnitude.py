@@ -175,11 +175,12 @@ class KeepZeros(keras.callbacks.Callback):
         synchronize(self.model)
         self.apply()
 
-    def apply(self) -> None:
-        """Set what the masks say to zero."""
+    def apply(self, model: keras.Model | None = None) -> None:
+        """Set what the masks say to zero, in the model or in another one of the same layers."""
+        kernels = prunable_kernels(model) if model else self._kernels
         for name, mask in self.masks.items():
             if not mask.all():
-                kernel = self._kernels[name]
+                kernel = kernels[name]
                 kernel.assign(kernel * keras.ops.cast(mask, kernel.dtype))
 
 
@@ -225,6 +226,12 @@ class MagnitudePruning(KeepZeros):
         if self.schedule.due(self.step):
             self.update(self.schedule.sparsity(self.step))
         self.apply()
+
+    def resume(self, step: int) -> None:
+        """Go on in a model whose weights were restored to what they were after a step."""
+        self.step = step
+        for name, kernel in self._kernels.items():
+            self.masks[name] = keras.ops.convert_to_numpy(kernel) != 0
 
     def update(self, sparsity: float) -> None:
         """Choose the masks for a share of zeros: the smallest weights as they are now."""
