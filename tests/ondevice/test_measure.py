@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeheads.ondevice import measure
+from edgeheads.ondevice.archive import archive_sources, measuring_program
+from edgeheads.ondevice.files import read_arrays, write_arrays
+from edgeheads.ondevice.graph import graph_nodes
+from edgeheads.ondevice.interpreter import named_tensors
+from edgeheads.ondevice.timing import summarize
 
-SOURCE = Path(measure.__file__)
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 Ask = Callable[..., dict[str, Any]]
@@ -29,9 +32,9 @@ def ask(tmp_path: Path) -> Ask:
 
     def run(path: str = "", **request: Any) -> dict[str, Any]:
         (tmp_path / "request.json").write_text(json.dumps(request, default=str))
-        (tmp_path / "measure.py").write_bytes(SOURCE.read_bytes())
+        (tmp_path / "measure.pyz").write_bytes(measuring_program())
         done = subprocess.run(
-            [sys.executable, "measure.py", "request.json", "result.json"],
+            [sys.executable, "measure.pyz", "request.json", "result.json"],
             cwd=tmp_path,
             env={**ENVIRONMENT, **({"PYTHONPATH": path} if path else {})},
             capture_output=True,
@@ -51,20 +54,32 @@ def _bench(**keys: Any) -> dict[str, Any]:
 
 def test_it_stands_alone() -> None:
     """A device has neither edgeheads nor a new Python."""
-    tree = ast.parse(SOURCE.read_text(), feature_version=(3, 8))
-    imported = {
-        alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    }
-    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    roots = {name.split(".")[0] for name in imported}
-    assert roots - set(sys.stdlib_module_names) == {"numpy"}
+    packed = {name[: -len(".py")].replace("/", ".") for name in archive_sources()}
+    for path in archive_sources().values():
+        tree = ast.parse(path.read_text(), feature_version=(3, 8))
+        imported = {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        imported |= {
+            node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+        }
+        ours = {name for name in imported if name.split(".")[0] == "edgeheads"}
+        assert ours <= packed, path
+        roots = {name.split(".")[0] for name in imported - ours}
+        assert roots - set(sys.stdlib_module_names) <= {"numpy"}, path
+
+
+def test_equal_sources_give_equal_bytes() -> None:
+    first = measuring_program()
+    measuring_program.cache_clear()
+    assert measuring_program() == first
 
 
 def test_summary_of_a_hand_made_series() -> None:
-    summary = measure.summarize([4.0, 1.0, 3.0, 2.0, 5.0])
+    summary = summarize([4.0, 1.0, 3.0, 2.0, 5.0])
     assert summary == {
         "p50": 3.0,
         "p90": pytest.approx(4.6),
@@ -84,9 +99,11 @@ def test_describe(ask: Ask) -> None:
     assert result["numpy"] == np.__version__
     assert set(result["conditions"]) == {
         "governor",
+        "max_frequency_mhz",
         "frequency_mhz",
         "temperature_celsius",
         "load_average_1min",
+        "throttling",
     }
 
 
@@ -219,7 +236,7 @@ class FakeInterpreter:
 
 
 def test_partition_is_walked_back_to_its_inputs() -> None:
-    nodes, partitions = measure._nodes(FakeInterpreter())
+    nodes, partitions = graph_nodes(FakeInterpreter())
     assert partitions == 1
     assert [node.is_delegated for node in nodes] == [False, True, True]
     assert [node.dtypes for node in nodes] == ["float32->int8", "int8", "int8"]
@@ -244,7 +261,7 @@ def test_names_follow_the_signature_and_not_the_order() -> None:
                 },
             )()
 
-    signature, inputs, outputs = measure._named_tensors(Signed())
+    signature, inputs, outputs = named_tensors(Signed())
     assert signature == "main"
     assert {name: details["index"] for name, details in inputs.items()} == {"image": 0}
     assert {name: details["index"] for name, details in outputs.items()} == {
@@ -254,7 +271,7 @@ def test_names_follow_the_signature_and_not_the_order() -> None:
 
 
 def test_tensor_names_stand_in_for_a_missing_signature() -> None:
-    signature, inputs, outputs = measure._named_tensors(FakeInterpreter())
+    signature, inputs, outputs = named_tensors(FakeInterpreter())
     assert (signature, list(inputs), list(outputs)) == (None, ["t0"], ["t3", "t4"])
 
 
@@ -263,7 +280,7 @@ class TestBench:
     def test_statistics_belong_to_the_series(self, ask: Ask, tiny_models: Any, kind: str) -> None:
         result = ask(**_bench(model=getattr(tiny_models, kind)))
         assert len(result["series_ms"]) == result["runs"] == result["runs_requested"] == 5
-        assert result["latency_ms"] == measure.summarize(result["series_ms"])
+        assert result["latency_ms"] == summarize(result["series_ms"])
         assert result["stopped_early"] is False
         assert result["warmup_runs"] == 1
         assert result["delegated_nodes"] <= result["nodes"] == 4
@@ -287,7 +304,7 @@ class TestBench:
 
 class TestPredict:
     def predict(self, ask: Ask, folder: Path, model: Path, **inputs: Any) -> dict[str, Any]:
-        measure.write_arrays(folder / "in.npz", inputs)
+        write_arrays(folder / "in.npz", inputs)
         return ask(action="predict", model=model, inputs="in.npz", outputs="out.npz")
 
     @pytest.mark.parametrize("kind", ["float32", "int8", "split"])
@@ -300,7 +317,7 @@ class TestPredict:
         if kind != "float32":
             images = np.round(images * 255 - 128).astype(np.int8)
         result = self.predict(ask, tmp_path, model, image=images)
-        outputs = measure.read_arrays(tmp_path / "out.npz")
+        outputs = read_arrays(tmp_path / "out.npz")
         runner = interpreter_module.Interpreter(str(model)).get_signature_runner()
         expected = [runner(image=image[None]) for image in images]
         assert set(outputs) == {"area", "heat"}
@@ -385,7 +402,8 @@ class TestBadModel:
         ({"action": "bench", "model": "m", "threads": 0}, "threads finite and at least 1"),
         ({"action": "bench", "model": "m", "runs": True}, "runs as an integer, received True"),
         ({"action": "bench", "model": "m", "max_seconds": "1"}, "max_seconds as a number"),
-        ({"action": "bench", "model": "m", "delegate": "gpu"}, "received 'gpu'"),
+        ({"action": "bench", "model": "m", "delegate": "npu"}, "received 'npu'"),
+        ({"action": "bench", "model": "m", "image": []}, "image as an object, received []"),
         ({"action": "bench", "model": "m", "runtime": "onnx"}, "received 'onnx'"),
         ({"action": "bench", "model": "m", "input_low": 2.0}, "received (2.0, 1.0)"),
     ],
@@ -400,8 +418,8 @@ def test_bad_request(ask: Ask, request_keys: dict[str, Any], part: str) -> None:
 def test_arrays_survive_any_name(tmp_path: Path) -> None:
     """numpy.savez takes neither `file` nor a name that ends in .npy."""
     arrays = {"file": np.arange(3), "a/b:0": np.ones((2, 2), np.int8), "x.npy": np.zeros(0)}
-    measure.write_arrays(tmp_path / "arrays.npz", arrays)
-    restored = measure.read_arrays(tmp_path / "arrays.npz")
+    write_arrays(tmp_path / "arrays.npz", arrays)
+    restored = read_arrays(tmp_path / "arrays.npz")
     assert set(restored) == set(arrays)
     for name, array in arrays.items():
         np.testing.assert_array_equal(restored[name], array)
@@ -409,5 +427,5 @@ def test_arrays_survive_any_name(tmp_path: Path) -> None:
 
 def test_objects_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"[Oo]bject"):
-        measure.write_arrays(tmp_path / "arrays.npz", {"a": np.array([object()])})
+        write_arrays(tmp_path / "arrays.npz", {"a": np.array([object()])})
     assert not (tmp_path / "arrays.npz").exists()

@@ -227,9 +227,9 @@ class TestOverAFakeLink:
             for path in (model, model, same, other):
                 session.inspect(path)
         pushed = [name for verb, name in link.calls if verb == "push"]
-        assert pushed.count("measure.py") == 1
+        assert pushed.count("measure.pyz") == 1
         assert len([name for name in pushed if str(name).endswith(".tflite")]) == 2
-        assert ("run", ["python3", "measure.py", "request.json", "result.json"]) in link.calls
+        assert ("run", ["python3", "measure.pyz", "request.json", "result.json"]) in link.calls
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Running a .tflite file on a device: what is in it, how fast it is, and what it computes.
 
-Nothing here needs TensorFlow. The work is done by `edgeheads.ondevice.measure`, which is copied
-to the device and started there once per question.
+Nothing here needs TensorFlow. The work is done by `edgeheads.ondevice.measure`, which is packed
+into one file, copied to the device and started there once per question.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from edgeheads.device import DeviceProfile
 from edgeheads.errors import EdgeheadsError, MissingDependencyError, RuntimeFailureError
 from edgeheads.links import open_link
 from edgeheads.links.base import Link, RunResult
-from edgeheads.ondevice import measure
+from edgeheads.ondevice.archive import ARCHIVE_NAME, measuring_program
+from edgeheads.ondevice.failure import FAILURE_EXIT_CODE
+from edgeheads.ondevice.files import read_arrays, write_arrays
 
 __all__ = ["BenchSettings", "DeviceSession"]
 
@@ -45,8 +47,10 @@ class BenchSettings:
         threads: interpreter threads; None takes the device profile's.
         warmup_runs: runs that are not counted, at least this many.
         min_warmup_seconds: and for at least this long.
-        runs: counted runs.
+        runs: counted runs, at least this many.
+        min_seconds: and for at least this long.
         max_seconds: warm-up and measurement each end early after this long.
+        sample_seconds: between two readings of clock and heat; 0 reads none.
         seed: of the random inputs.
         input_low: lower end of float inputs.
         input_high: upper end of float inputs.
@@ -56,7 +60,9 @@ class BenchSettings:
     warmup_runs: int = 10
     min_warmup_seconds: float = 0.5
     runs: int = 128
+    min_seconds: float = 0.0
     max_seconds: float = 10.0
+    sample_seconds: float = 1.0
     seed: int = 0
     input_low: float = 0.0
     input_high: float = 1.0
@@ -67,7 +73,14 @@ class BenchSettings:
         _require_at_least("warmup_runs", self.warmup_runs, 0)
         _require_at_least("min_warmup_seconds", self.min_warmup_seconds, 0)
         _require_at_least("runs", self.runs, 1)
+        _require_at_least("min_seconds", self.min_seconds, 0)
         _require_at_least("max_seconds", self.max_seconds, 0)
+        _require_at_least("sample_seconds", self.sample_seconds, 0)
+        if self.min_seconds > self.max_seconds:
+            raise EdgeheadsError(
+                f"max_seconds must be at least min_seconds, {self.min_seconds:g}, received "
+                f"{self.max_seconds:g}"
+            )
         _require_at_least("seed", self.seed, 0)
         if not -math.inf < self.input_low < self.input_high < math.inf:
             raise EdgeheadsError(
@@ -153,13 +166,13 @@ class DeviceSession:
                 )
         with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
             local = Path(folder, "arrays.npz")
-            measure.write_arrays(local, inputs)
+            write_arrays(local, inputs)
             # The same two names every time: the next chunk takes the place of the last one.
             self._link.push(local, "inputs.npz")
             keys = {"inputs": "inputs.npz", "outputs": "outputs.npz"}
             report = self._ask_about(model, "predict", {**keys, "threads": self.profile.threads})
             self._link.pull("outputs.npz", local)
-            return measure.read_arrays(local), report
+            return read_arrays(local), report
 
     def predict_batches(
         self, model: Path, batches: Iterable[Mapping[str, NDArray[Any]]]
@@ -192,15 +205,19 @@ class DeviceSession:
         model: Path | None = None,
         extra_seconds: float = 0.0,
     ) -> dict[str, Any]:
-        self._push_once(Path(measure.__file__), "measure.py")
+        if ARCHIVE_NAME not in self._pushed:
+            with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
+                program = Path(folder, ARCHIVE_NAME)
+                program.write_bytes(measuring_program())
+                self._push_once(program, ARCHIVE_NAME)
         request = {"action": action, "runtime": self.profile.runtime, **keys}
         with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
             local = Path(folder, "request.json")
             local.write_text(json.dumps(request), encoding="utf-8")
             self._link.push(local, "request.json")
-            argv = [self._link.python, "measure.py", "request.json", "result.json"]
+            argv = [self._link.python, ARCHIVE_NAME, "request.json", "result.json"]
             run = self._link.run(argv, self._timeout_seconds + extra_seconds)
-            if run.exit_code not in (0, measure.FAILURE_EXIT_CODE):
+            if run.exit_code not in (0, FAILURE_EXIT_CODE):
                 raise self._crash(run, model)
             self._link.pull("result.json", local)
             answer: dict[str, Any] = json.loads(local.read_text(encoding="utf-8"))
