@@ -46,14 +46,10 @@ def link_options(command: _Command) -> _Command:
 
 
 def devices_options(command: _Command) -> _Command:
-    """Add --device, --host and --serial, each repeatable, --python and --threads.
+    """Add --device, --host and --serial, each repeatable, and --python.
 
-    The command receives `devices`, `hosts`, `serials`, `python` and `threads`, for
-    `chosen_devices`.
+    The command receives `devices`, `hosts`, `serials` and `python`, for `chosen_devices`.
     """
-    command = click.option(
-        "--threads", type=click.IntRange(1, 256), help="Of the interpreter [default: the device's]."
-    )(command)
     command = click.option(
         "--python",
         metavar="COMMAND",
