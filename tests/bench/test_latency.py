@@ -19,7 +19,9 @@ class ScriptedSession:
         self._p50s = {name: iter(values) for name, values in p50s.items()}
         self.asked: list[str] = []
 
-    def bench(self, model: Path, settings: BenchSettings | None = None) -> dict[str, Any]:
+    def bench(
+        self, model: Path, settings: BenchSettings | None = None, image: Any = None
+    ) -> dict[str, Any]:
         self.asked.append(model.name)
         p50 = next(self._p50s[model.name])
         return {"latency_ms": {"p50": p50, "p99": 2 * p50}, "series_ms": [p50]}

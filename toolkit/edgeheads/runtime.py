@@ -11,7 +11,7 @@ import json
 import math
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,9 @@ _Arrays = dict[str, NDArray[Any]]
 # An error that another file or another input would cure, by the kind the program gives it; every
 # other kind is a failure of the device.
 _USER_ERRORS = {"bad-model", "bad-input", "bad-request", "unsupported-op"}
+
+# A graph of hundreds of operations on a slow processor: each cut is a file to load and to run.
+_PROFILE_SECONDS = 3600.0
 
 _CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE}
 
@@ -136,12 +139,53 @@ class DeviceSession:
         """Return a file's inputs, outputs and operations, and which of them the delegate took."""
         return self._ask_about(model, "inspect", {"threads": self.profile.threads})
 
-    def bench(self, model: Path, settings: BenchSettings | None = None) -> dict[str, Any]:
-        """Return latency (ms), start-up time (ms) and memory (bytes) on random inputs."""
+    def bench(
+        self,
+        model: Path,
+        settings: BenchSettings | None = None,
+        image: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return latency (ms), start-up time (ms) and memory (bytes) on random inputs.
+
+        Args:
+            model: a .tflite file.
+            settings: how it is measured.
+            image: the contract's image input as JSON; its preprocessing is then timed, too.
+        """
         settings = settings or BenchSettings()
-        keys = {**asdict(settings), "threads": settings.threads or self.profile.threads}
+        threads = settings.threads or self.profile.threads
+        keys = {**asdict(settings), "threads": threads, "image": dict(image or {})}
         seconds = settings.min_warmup_seconds + 2 * settings.max_seconds
         return self._ask_about(model, "bench", keys, extra_seconds=seconds)
+
+    def profile_ops(
+        self, model: Path, threads: int | None = None, runs: int = 30, rounds: int = 3
+    ) -> dict[str, Any]:
+        """Return what every operation costs; see `edgeheads.ondevice.profiling`."""
+        keys = {"threads": threads or self.profile.threads, "runs": runs, "rounds": rounds}
+        return self._ask_about(model, "profile", keys, extra_seconds=_PROFILE_SECONDS)
+
+    def run_with_model(
+        self, model: Path, arguments: Sequence[str], timeout_seconds: float
+    ) -> RunResult:
+        """Run the device's Python with arguments, of which MODEL stands for the file's name there.
+
+        For programs that are installed there, such as an interpreter's own tools.
+        """
+        name = self._put(model)
+        argv = [self._link.python, *(name if one == "MODEL" else one for one in arguments)]
+        return self._link.run(argv, timeout_seconds)
+
+    def read_file(self, name: str) -> bytes:
+        """Return a file that a program left in the work folder."""
+        with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
+            local = Path(folder, "file")
+            self._link.pull(name, local)
+            return local.read_bytes()
+
+    def where(self) -> str:
+        """Return where the session's link leads, for messages."""
+        return self._link.describe()
 
     def predict(self, model: Path, inputs: Mapping[str, NDArray[Any]]) -> _Arrays:
         """Run the model on every sample.
@@ -185,11 +229,9 @@ class DeviceSession:
         self, model: Path, action: str, keys: Mapping[str, Any], extra_seconds: float = 0.0
     ) -> dict[str, Any]:
         """Ask about a model, which is pushed first if the device does not have it."""
-        if not model.is_file():
-            raise EdgeheadsError(f"model {model} does not exist")
-        digest = _sha256(model)
-        self._push_once(model, f"{digest}.tflite")
-        request = {"model": f"{digest}.tflite", "delegate": self.profile.delegate, **keys}
+        name = self._put(model)
+        digest = name.partition(".")[0]
+        request = {"model": name, "delegate": self.profile.delegate, **keys}
         answer = self._ask(action, request, model, extra_seconds)
         if answer["sha256"] != digest:
             raise RuntimeFailureError(
@@ -197,6 +239,20 @@ class DeviceSession:
                 f"{answer['sha256']}; the copy is damaged"
             )
         return answer
+
+    def _put(self, model: Path) -> str:
+        """Copy a model to the device unless it is there, and return its name there."""
+        if not model.is_file():
+            raise EdgeheadsError(f"model {model} does not exist")
+        limit, size = self.profile.memory.ram_mb << 20, model.stat().st_size
+        if limit and size > limit:
+            raise EdgeheadsError(
+                f"{model} has {size >> 20} MB, and {self.profile.name} has {limit >> 20} MB of "
+                "memory in all; take a smaller model, or a device with more"
+            )
+        name = f"{_sha256(model)}.tflite"
+        self._push_once(model, name)
+        return name
 
     def _ask(
         self,

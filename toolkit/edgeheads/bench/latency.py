@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,8 +18,11 @@ UNSTABLE_PERCENT = 5.0
 def compare(
     session: DeviceSession,
     models: Mapping[str, Path],
-    settings: BenchSettings | None = None,
+    settings: BenchSettings | Mapping[str, BenchSettings] | None = None,
     repeats: int = 3,
+    *,
+    images: Mapping[str, Mapping[str, Any]] | None = None,
+    before_round: Callable[[], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Measure the models in turn (A B A B A B), each time in a process of its own.
 
@@ -29,8 +32,10 @@ def compare(
     Args:
         session: the device.
         models: a name for each file. The first is what the others are compared with.
-        settings: the same for every measurement.
+        settings: the same for every measurement, or by model name.
         repeats: rounds, at least 2: one alone cannot tell whether it is stable.
+        images: by model name, what `DeviceSession.bench` calls `image`.
+        before_round: called before every round, for a device that must cool down.
 
     Returns:
         By model name:
@@ -47,8 +52,11 @@ def compare(
         raise EdgeheadsError(f"repeats must be at least 2, received {repeats}")
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in models}
     for _ in range(repeats):
+        if before_round is not None:
+            before_round()
         for name, model in models.items():
-            results[name].append(session.bench(model, settings))
+            own = settings[name] if isinstance(settings, Mapping) else settings
+            results[name].append(session.bench(model, own, (images or {}).get(name)))
     first = _p50s(next(iter(results.values())))
     return {name: _summary(rounds, first) for name, rounds in results.items()}
 

@@ -2,108 +2,142 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeheads.cli.console import print_json, print_table, short_path, terminal_progress
-from edgeheads.cli.options import chosen_device, device_options, json_option
+from edgeheads.cli.console import terminal_progress
+from edgeheads.cli.options import chosen_devices, devices_options, json_option
 from edgeheads.errors import EdgeheadsError
+
+if TYPE_CHECKING:
+    from edgeheads.bench.job import BenchPlan
+    from edgeheads.bundle import Bundle
+    from edgeheads.device import DeviceProfile
+
+_MAX_THREADS = 256
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--runs", type=click.IntRange(1), default=128, show_default=True, help="Counted runs."
+    "--mode",
+    type=click.Choice(["quick", "normal"]),
+    default="quick",
+    show_default=True,
+    help="128 runs in at most 10 s a round, or at least 1024 runs and 60 s.",
 )
-@click.option(
-    "--warmup", type=click.IntRange(0), default=10, show_default=True, help="Runs not counted."
-)
+@click.option("--runs", type=click.IntRange(1), help="Counted runs [default: the mode's].")
+@click.option("--warmup", type=click.IntRange(0), help="Runs not counted [default: 10].")
 @click.option(
     "--max-seconds",
     type=click.FloatRange(0, min_open=True),
-    default=10.0,
-    show_default=True,
-    help="Stop a round early after this long.",
+    help="Stop a round early after this long [default: the mode's].",
 )
 @click.option(
     "--repeats", type=click.IntRange(2), default=3, show_default=True, help="Rounds, in turn."
 )
-@device_options
+@click.option("--threads", metavar="N[,N...]", help="Of the interpreter; several are compared.")
+@click.option(
+    "--sustained",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MINUTES",
+    help="Then run each model without a pause, and draw its latency over time.",
+)
+@click.option("--cross-check", is_flag=True, help="Ask ai-edge-litert's own tool, too.")
+@click.option("--profile-ops", is_flag=True, help="Time every operation.")
+@click.option("--allow-fallback", is_flag=True, help="Accept nodes outside the delegate.")
+@devices_options
 @json_option
 def bench(
     models: tuple[Path, ...],
-    runs: int,
-    warmup: int,
-    max_seconds: float,
+    mode: str,
+    runs: int | None,
+    warmup: int | None,
+    max_seconds: float | None,
     repeats: int,
-    device: str | None,
-    threads: int | None,
+    threads: str | None,
+    sustained: float | None,
+    cross_check: bool,
+    profile_ops: bool,
+    allow_fallback: bool,
+    devices: tuple[str, ...],
+    hosts: tuple[str, ...],
+    serials: tuple[str, ...],
+    python: str | None,
     as_json: bool,
 ) -> None:
-    """Time MODELS (Bundles, or .tflite files), one after the other in several rounds."""
-    from edgeheads.bench.latency import compare
+    """Time MODELS (Bundles, or .tflite files) in turn, on one device or on several at once.
+
+    Name several devices with several --device; their --host and --serial follow in the same
+    order. A device that fails does not lose the others' results; the exit code is then 3.
+    """
+    from edgeheads.bench.fleet import on_every_device
+    from edgeheads.bench.job import BenchPlan, bench_device
+    from edgeheads.bench.sustained import require_plotting
+    from edgeheads.cli.bench_report import print_benchmarks
+    from edgeheads.runtime import DeviceSession
+
+    changes = {"runs": runs, "warmup_runs": warmup, "max_seconds": max_seconds}
+    plan = _changed(
+        BenchPlan(
+            repeats=repeats,
+            threads=_thread_counts(threads),
+            sustained_minutes=sustained or 0.0,
+            cross_check=cross_check,
+            profile_ops=profile_ops,
+            allow_fallback=allow_fallback,
+        ),
+        mode,
+        {name: value for name, value in changes.items() if value is not None},
+    )
+    opened = _opened(models)
+    if sustained:
+        require_plotting()
+    profiles = chosen_devices(devices, None, hosts, serials, python)
+    with terminal_progress(silent=as_json) as progress:
+
+        def work(profile: DeviceProfile) -> dict[str, dict[str, Any]]:
+            with DeviceSession(profile) as session:
+                return bench_device(session, opened, plan, progress)
+
+        fleet = on_every_device(profiles, work)
+    print_benchmarks(fleet, as_json)
+    fleet.require_all()
+
+
+def _opened(models: tuple[Path, ...]) -> dict[str, Bundle | Path]:
     from edgeheads.bundle import Bundle
-    from edgeheads.runtime import BenchSettings, DeviceSession
 
-    settings = BenchSettings(warmup_runs=warmup, runs=runs, max_seconds=max_seconds)
-    bundles = {str(path): Bundle(path) for path in models if path.suffix != ".tflite"}
-    files = {str(path): path for path in models}
-    files |= {name: bundle.model_path for name, bundle in bundles.items()}
-    if len(files) != len(models):
+    opened = {str(path): path if path.suffix == ".tflite" else Bundle(path) for path in models}
+    if len(opened) != len(models):
         raise EdgeheadsError(f"each model may be named once, received {' '.join(map(str, models))}")
-    with (
-        DeviceSession(chosen_device(device, threads)) as session,
-        terminal_progress(silent=as_json) as progress,
-        progress.step(f"Timing {len(files)} file(s), {repeats} rounds"),
-    ):
-        results = compare(session, files, settings, repeats)
-        for name, bundle in bundles.items():
-            bundle.save_measurement("benchmark", {**results[name], "device": session.profile.name})
-    if as_json:
-        print_json(results)
-    else:
-        _print(results)
+    return opened
 
 
-def _print(results: dict[str, dict[str, Any]]) -> None:
-    statistics = ("p50", "p90", "p99", "mean", "std", "min", "max")
-    first = next(iter(results.values()))["repeats"][0]
-    print_table(
-        f"Latency in ms, {first['runtime']['name']} {first['runtime']['version']}, "
-        f"{first['threads']} thread(s), {first['delegate']}",
-        ["", *statistics, "to first", "runs", "spread", "delegated"],
-        [
-            [
-                short_path(name),
-                *(f"{result['latency_ms'][key]:.3f}" for key in statistics),
-                f"{result['ratio_to_first']:.2f}x",
-                " ".join(str(one["runs"]) for one in result["repeats"]),
-                f"{result['spread_percent']:.0f} %{' unstable' if result['unstable'] else ''}",
-                f"{result['repeats'][0]['delegated_nodes']}/{result['repeats'][0]['nodes']}",
-            ]
-            for name, result in results.items()
-        ],
-    )
-    print_table(
-        "Start and memory, first round",
-        ["", "create ms", "first run ms", "warm-up ms", "warm-up runs", "peak MB", "model's MB"],
-        [
-            [
-                short_path(name),
-                f"{one['cold_start_ms']:.1f}",
-                f"{one['first_inference_ms']:.2f}",
-                f"{one['warmup_ms']:.0f}",
-                f"{one['warmup_runs']}",
-                _megabytes(one["peak_memory_bytes"]),
-                _megabytes(one["model_memory_bytes"]),
-            ]
-            for name, one in ((name, result["repeats"][0]) for name, result in results.items())
-        ],
-    )
-    click.echo(f"Protocol: {first['protocol']}")
+def _changed(plan: BenchPlan, mode: str, changes: dict[str, Any]) -> BenchPlan:
+    """Return the plan with a mode's settings and the changes to them."""
+    from edgeheads.bench.job import MODES
+
+    settings = MODES[mode]
+    if "max_seconds" in changes:
+        changes["min_seconds"] = min(settings.min_seconds, changes["max_seconds"])
+    return replace(plan, mode="custom" if changes else mode, settings=replace(settings, **changes))
 
 
-def _megabytes(value: int | None) -> str:
-    return "unknown" if value is None else f"{value / 1e6:.1f}"
+def _thread_counts(text: str | None) -> tuple[int, ...]:
+    """Return the numbers of "4" or "1,2,4"."""
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    counts = tuple(int(part) for part in parts if part.isdecimal())
+    if len(counts) != len(parts) or not all(1 <= count <= _MAX_THREADS for count in counts):
+        raise EdgeheadsError(
+            f"--threads must be one number or several, like 1,2,4, each between 1 and "
+            f"{_MAX_THREADS}, received {text!r}"
+        )
+    if len(set(counts)) != len(counts):
+        raise EdgeheadsError(f"--threads must name each number once, received {text!r}")
+    return counts
