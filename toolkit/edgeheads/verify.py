@@ -13,7 +13,7 @@ from edgeheads.contract import TensorSpec
 from edgeheads.runtime import DeviceSession
 from edgeheads.tasks.base import Array
 
-__all__ = ["Check", "verify"]
+__all__ = ["Check", "golden_repeats", "verify"]
 
 # Largest mean difference between the file's outputs and the float model's, as a share of the
 # float output's range.
@@ -76,14 +76,27 @@ def verify(bundle: Bundle, session: DeviceSession) -> list[Check]:
     return checks
 
 
+def golden_repeats(bundle: Bundle, session: DeviceSession) -> list[Check]:
+    """Run the golden images on the device: are the outputs those that the file gave before?"""
+    golden = bundle.golden()
+    outputs = _golden_outputs(bundle, golden, session)
+    return [_repeats(bundle.precision, spec, golden, outputs) for spec in bundle.contract.outputs]
+
+
 def _golden(bundle: Bundle, golden: Mapping[str, Array], session: DeviceSession) -> list[Check]:
-    contract = bundle.contract
-    prepared = np.concatenate([contract.image.prepare(image) for image in golden["images"]])
-    outputs = session.predict(bundle.model_path, {contract.image.tensor.name: prepared})
+    outputs = _golden_outputs(bundle, golden, session)
     return [
-        *(_repeats(bundle.precision, spec, golden, outputs) for spec in contract.outputs),
-        *(_parity(bundle.precision, spec, golden, outputs) for spec in contract.outputs),
+        *(_repeats(bundle.precision, spec, golden, outputs) for spec in bundle.contract.outputs),
+        *(_parity(bundle.precision, spec, golden, outputs) for spec in bundle.contract.outputs),
     ]
+
+
+def _golden_outputs(
+    bundle: Bundle, golden: Mapping[str, Array], session: DeviceSession
+) -> dict[str, Array]:
+    image = bundle.contract.image
+    prepared = np.concatenate([image.prepare(one) for one in golden["images"]])
+    return session.predict(bundle.model_path, {image.tensor.name: prepared})
 
 
 def _tensors(bundle: Bundle, facts: Mapping[str, Any]) -> Check:
