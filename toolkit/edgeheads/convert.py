@@ -19,8 +19,9 @@ from edgeheads.data.sample import Sample
 from edgeheads.data.sources import open_source
 from edgeheads.device import DeviceProfile
 from edgeheads.edge_model import EdgeModel, load
-from edgeheads.evaluate import evaluate, score, score_baseline
+from edgeheads.evaluate import evaluate, keep_float_scores, score, score_baseline
 from edgeheads.export.tflite import convert_to_tflite
+from edgeheads.measurements import device_label, measurement_name
 from edgeheads.progress import Progress, SilentProgress
 from edgeheads.recipe import Recipe, recipe_to_yaml
 from edgeheads.runtime import BenchSettings, DeviceSession
@@ -144,6 +145,7 @@ def convert(
                 result.bundles[precision] = bundle
             with watch.stage("verify and evaluate"):
                 result.checks[precision] = verify(bundle, session)
+                keep_float_scores(bundle, result.float_scores)
                 result.evaluations[precision] = evaluate(bundle, session, progress=progress)
         with watch.stage("time"), progress.step("Timing, one file after the other"):
             result.benchmarks = bench_bundles(result.bundles, session, bench_settings)
@@ -157,8 +159,10 @@ def bench_bundles(
     results = compare(
         session, {name: bundle.model_path for name, bundle in bundles.items()}, settings
     )
+    label = device_label(session.profile)
     for name, bundle in bundles.items():
-        bundle.save_measurement("benchmark", {**results[name], "device": session.profile.name})
+        about = {"device": session.profile.name, "label": label}
+        bundle.save_measurement(measurement_name("benchmark", label), {**results[name], **about})
     return results
 
 

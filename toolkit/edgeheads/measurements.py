@@ -11,13 +11,16 @@ from edgeheads.device import DeviceProfile
 from edgeheads.errors import CheckFailedError
 
 __all__ = [
+    "HOST",
     "device_label",
     "measurement_name",
     "read_measurements",
     "require_verified_file",
 ]
 
-_HOST = "host"
+HOST = "host"
+"""The label of this machine."""
+
 # What measures each kind, for advice.
 _COMMANDS = {
     "benchmark": "bench",
@@ -41,7 +44,7 @@ def measurement_name(kind: str, label: str) -> str:
         kind: "benchmark", "sustained", "op_profile" or "evaluation".
         label: of the device, from `device_label`.
     """
-    return kind if label == _HOST else f"{kind}-{re.sub(r'[^A-Za-z0-9_.@+-]', '_', label)}"
+    return kind if label == HOST else f"{kind}-{re.sub(r'[^A-Za-z0-9_.@+-]', '_', label)}"
 
 
 def read_measurements(bundle: Bundle, kind: str) -> dict[str, dict[str, Any]]:
@@ -64,7 +67,7 @@ def read_measurements(bundle: Bundle, kind: str) -> dict[str, dict[str, Any]]:
             ) from None
         if measured != bundle.sha256:
             raise _of_another_file(path, measured, bundle, kind)
-        found[content.get("label") or content.get("device") or _HOST] = content
+        found[content.get("label") or content.get("device") or HOST] = content
     return found
 
 
