@@ -11,6 +11,7 @@ import json
 import math
 import signal
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -105,6 +106,8 @@ class DeviceSession:
         profile: the target; this machine by default.
         link: how to reach it, instead of the profile's own link. The session enters and leaves it.
         timeout_seconds: how long one question may take; `bench` adds what its settings ask for.
+        cancelled: once set, no more questions are asked: RuntimeFailureError. Ctrl-C reaches the
+            main thread only; this is for sessions in others.
     """
 
     def __init__(
@@ -112,10 +115,12 @@ class DeviceSession:
         profile: DeviceProfile | None = None,
         link: Link | None = None,
         timeout_seconds: float = 600.0,
+        cancelled: threading.Event | None = None,
     ) -> None:
         self.profile = profile or DeviceProfile()
         self._link = link or open_link(self.profile)
         self._timeout_seconds = timeout_seconds
+        self._cancelled = cancelled
         self._pushed: set[str] = set()
 
     def __enter__(self) -> DeviceSession:
@@ -261,6 +266,8 @@ class DeviceSession:
         model: Path | None = None,
         extra_seconds: float = 0.0,
     ) -> dict[str, Any]:
+        if self._cancelled is not None and self._cancelled.is_set():
+            raise RuntimeFailureError(f"the work on {self._link.describe()} was interrupted")
         if ARCHIVE_NAME not in self._pushed:
             with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
                 program = Path(folder, ARCHIVE_NAME)

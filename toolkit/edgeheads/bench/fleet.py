@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Generic, TypeVar
 
 from edgeheads.device import DeviceProfile
@@ -45,12 +46,16 @@ class FleetResult(Generic[T]):
 
 
 def on_every_device(
-    profiles: Sequence[DeviceProfile], work: Callable[[DeviceProfile], T]
+    profiles: Sequence[DeviceProfile], work: Callable[[DeviceProfile, Event], T]
 ) -> FleetResult[T]:
     """Do some work for every device, all at the same time.
 
-    A device that fails leaves the others alone. Two devices of one name and address would
-    disturb each other, and are refused.
+    A device that fails leaves the others alone.
+
+    Args:
+        profiles: of the devices. Two of one name and address would disturb each other.
+        work: is called with a profile, and an event for `DeviceSession`: it is set by Ctrl-C,
+            which waits for the questions that were asked already.
 
     Raises:
         EdgeheadsError: a device is named twice.
@@ -62,12 +67,18 @@ def on_every_device(
             "several of one kind their own --host or --serial"
         )
     result: FleetResult[T] = FleetResult()
+    cancelled = Event()
     # In this thread, so that Ctrl-C reaches the work itself.
     if len(profiles) == 1:
-        _note(result, labels[0], lambda: work(profiles[0]))
+        _note(result, labels[0], lambda: work(profiles[0], cancelled))
         return result
     with ThreadPoolExecutor(len(profiles), thread_name_prefix="device") as pool:
-        futures = [pool.submit(work, profile) for profile in profiles]
+        futures = [pool.submit(work, profile, cancelled) for profile in profiles]
+        try:
+            wait(futures)
+        except BaseException:
+            cancelled.set()
+            raise
     for label, future in zip(labels, futures, strict=True):
         _note(result, label, future.result)
     return result

@@ -144,6 +144,10 @@ def draw_curve(result: dict[str, Any], title: str, path: Path) -> None:
     try:
         figure.savefig(draft, dpi=120)
         draft.replace(path)
+    except OSError as error:
+        raise EdgeheadsError(
+            f"cannot write {path} ({error.strerror or error}); make its folder writable"
+        ) from None
     finally:
         draft.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -99,8 +100,8 @@ def bench(
     profiles = chosen_devices(devices, None, hosts, serials, python)
     with terminal_progress(silent=as_json) as progress:
 
-        def work(profile: DeviceProfile) -> dict[str, dict[str, Any]]:
-            with DeviceSession(profile) as session:
+        def work(profile: DeviceProfile, cancelled: Event) -> dict[str, dict[str, Any]]:
+            with DeviceSession(profile, cancelled=cancelled) as session:
                 return bench_device(session, opened, plan, progress)
 
         fleet = on_every_device(profiles, work)
