@@ -14,6 +14,8 @@ import numpy as np
 
 from edgeheads.bench.latency import compare
 from edgeheads.bundle import Bundle, BundleContent, write_bundle
+from edgeheads.compression.prune.report import PruneReport
+from edgeheads.compression.prune.run import prune_edge_model, save_report
 from edgeheads.contract import Contract, ImageInput
 from edgeheads.data.sample import Sample
 from edgeheads.data.sources import open_source
@@ -32,6 +34,7 @@ from edgeheads.train import (
     model_path,
     prepare_folder,
     read_training_data,
+    save_model,
     set_up_backend,
     train,
 )
@@ -58,6 +61,7 @@ class ConvertResult:
         evaluations: evaluation.json, by precision.
         benchmarks: benchmark.json, by precision.
         seconds: of each stage.
+        pruning: what pruning cost and bought, where the recipe asks for it.
         skipped: why training samples were left out, a text each.
         label_problems: what was mended in, or left out of, the labels of the others.
     """
@@ -73,6 +77,7 @@ class ConvertResult:
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
     benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    pruning: PruneReport | None = None
     skipped: list[str] = field(default_factory=list)
     label_problems: list[str] = field(default_factory=list)
 
@@ -90,8 +95,8 @@ def convert(
 
     Args:
         recipe: what to build.
-        folder: for the Keras model (model.keras), the resolved recipe (recipe.yaml) and the
-            Bundles (one folder per precision).
+        folder: for the Keras model (model.keras; pruned.keras where the recipe prunes), the
+            resolved recipe (recipe.yaml) and the Bundles (one folder per precision).
         model_file: a trained `.keras` model to convert instead of building and training one.
         profile: where to verify, evaluate and time; default: this machine.
         bench_settings: of the latency measurement.
@@ -119,6 +124,14 @@ def convert(
     if model_file is None:
         with watch.stage("train"):
             edge = train(recipe, task, data, folder, progress)
+        if recipe.prune.target is not None:
+            with watch.stage("prune and recover"), DeviceSession(profile) as session:
+                edge, result.pruning = prune_edge_model(
+                    edge, recipe, task, data, test, session, bench_settings, progress
+                )
+            result.model_path = folder / "pruned.keras"
+            save_model(edge.model, recipe, result.model_path)
+            save_report(result.pruning, folder)
     else:
         edge = load(model_file, recipe, task, data.names)
         result.model_path = model_file

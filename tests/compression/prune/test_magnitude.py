@@ -140,7 +140,6 @@ def test_zeros_do_not_make_a_file_smaller_but_its_zip() -> None:
 
 def test_our_training_keeps_the_zeros_through_averages_and_validation(tmp_path: Path) -> None:
     from conftest import tiny_recipe
-
     from edgeheads.progress import SilentProgress
     from edgeheads.tasks import get_task
     from edgeheads.train import read_training_data, train

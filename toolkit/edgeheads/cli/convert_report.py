@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edgeheads.cli.console import print_table
+from edgeheads.cli.prune_report import print_report
 from edgeheads.convert import ConvertResult
 from edgeheads.errors import CheckFailedError
 from edgeheads.evaluate import require_small_drop
@@ -27,6 +28,8 @@ _MOST_COLUMNS = 13
 
 def print_result(result: ConvertResult) -> None:
     """Print the table of accuracy, size and latency, what it means, and what to do next."""
+    if result.pruning:
+        print_report(result.pruning, result.recipe)
     task = get_task(result.recipe.task, result.recipe.head.options)
     height, width = result.recipe.input_size
     columns, rows = _scores(result, task)
@@ -95,6 +98,7 @@ def as_json(result: ConvertResult, separate: Separate | None = None) -> dict[str
         "model": str(result.model_path),
         "parameters": result.parameters,
         "recipe": result.recipe.values(),
+        "pruning": None if result.pruning is None else result.pruning.as_json(),
         "keras": result.float_scores,
         "baseline": result.baseline,
         "bundles": {

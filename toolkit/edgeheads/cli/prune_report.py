@@ -24,8 +24,12 @@ _SHOWN = 4
 def print_report(report: PruneReport, recipe: Recipe | None) -> None:
     """Print the table of the stages, and what it means."""
     metrics = judged(report, recipe)
+    titles = [
+        f"{one.title} {'↑' if one.higher_is_better else '↓'}" if one else name
+        for name, one in metrics.items()
+    ]
     precisions = list(report.stages[0].ratio)
-    columns = ["", *metrics, "MMACs", "parameters", "zeros"]
+    columns = ["", *titles, "MMACs", "parameters", "zeros"]
     for precision in precisions:
         columns += [f"{precision} kB", "zipped kB", "p50 ms", "of original"]
     rows = [_row(stage, list(metrics), precisions) for stage in report.stages]

@@ -15,7 +15,12 @@ from edgeheads.compression.prune.importance import loss_gradients
 from edgeheads.compression.prune.job import PruneJob, run
 from edgeheads.compression.prune.magnitude import MagnitudePruning, PolynomialSchedule
 from edgeheads.compression.prune.meter import Exporter
-from edgeheads.compression.prune.run import PruneResult, require_other_folder, save_report
+from edgeheads.compression.prune.run import (
+    PruneResult,
+    quiet_tensorflow,
+    require_other_folder,
+    save_report,
+)
 from edgeheads.device import DeviceProfile
 from edgeheads.errors import EdgeheadsError
 from edgeheads.progress import Progress, SilentProgress
@@ -62,6 +67,7 @@ def prune_alone(
     progress = progress or SilentProgress()
     require_other_folder(model_file, folder)
     set_up_backend(seed)
+    quiet_tensorflow()
     prepare_folder(folder)
     watch = Stopwatch()
     model = load_any(model_file)

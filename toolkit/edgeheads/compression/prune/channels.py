@@ -195,9 +195,9 @@ class Channels:
         for call in all_calls:
             follow_call(follower, call)
             if call.layer.name in kept:
-                follower.protected.setdefault(call.layer.name, "protected by the caller")
+                follower.protected.setdefault(call.layer.name, "its output stays as it is")
                 for tensor in call.outputs:
-                    follower.fix(follower.of(tensor), "protected by the caller")
+                    follower.fix(follower.of(tensor), "its output stays as it is")
         for tensor in model.outputs:
             follower.fix(follower.of(tensor), "an output of the model")
         slots, units, count = follower.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +44,7 @@ __all__ = [
     "PruneResult",
     "prune_edge_model",
     "prune_with_recipe",
+    "quiet_tensorflow",
     "require_other_folder",
     "save_report",
 ]
@@ -97,6 +99,7 @@ def prune_with_recipe(
     require_other_folder(model_file, folder)
     task = get_task(recipe.task, recipe.head.options)
     set_up_backend(recipe.seed)
+    quiet_tensorflow()
     prepare_folder(folder)
     watch = Stopwatch()
     test = open_source(recipe.values()["data"], "test", size=recipe.input_size, seed=recipe.seed)
@@ -187,6 +190,11 @@ def prune_edge_model(
 def save_report(report: PruneReport, folder: Path) -> None:
     """Write pruning.json."""
     write_atomically(folder / "pruning.json", json.dumps(report.as_json(), indent=2) + "\n")
+
+
+def quiet_tensorflow() -> None:
+    """Keep TensorFlow from warning that several models are each traced once."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def require_other_folder(model_file: Path, folder: Path) -> None:
