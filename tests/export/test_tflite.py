@@ -96,7 +96,7 @@ def test_calibration_is_read_one_by_one() -> None:
 
 
 def test_unknown_precision() -> None:
-    with pytest.raises(EdgeheadsError, match="float32, float16 or int8, received 'int4'"):
+    with pytest.raises(EdgeheadsError, match="unknown quantization scheme 'int4'; did you mean int8"):
         convert_to_tflite(*graph(), "int4", images)
 
 

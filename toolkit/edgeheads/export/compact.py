@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeheads.errors import MissingDependencyError
+from edgeheads.export.flatgraph import tflite_schema
 
 __all__ = ["compact"]
 
@@ -25,7 +25,7 @@ def compact(model: bytes) -> bytes:
     letters from the graph it was fused of: they become t0, t1, ... Inputs and outputs keep
     theirs, and the signature is untouched.
     """
-    schema, flatbuffers = _schema()
+    schema, flatbuffers = tflite_schema()
 
     base: Any = flatbuffers.Builder
 
@@ -53,16 +53,3 @@ def compact(model: bytes) -> bytes:
     builder = SharingBuilder()
     builder.Finish(graph.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
-
-
-def _schema() -> tuple[Any, Any]:
-    try:
-        import flatbuffers
-
-        try:
-            from ai_edge_litert import schema_py_generated as schema
-        except ImportError:
-            from tensorflow.lite.python import schema_py_generated as schema
-    except ImportError:
-        raise MissingDependencyError("tensorflow", "convert", "converting a model") from None
-    return schema, flatbuffers

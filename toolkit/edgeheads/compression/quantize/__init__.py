@@ -1,0 +1,1 @@
+"""Fewer bits for weights and activations: after training, and while training."""

@@ -1,0 +1,207 @@
+"""The graph inside a .tflite file: its operations, tensors and constants, read and changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeheads.errors import MissingDependencyError
+from edgeheads.tasks.base import Array
+
+__all__ = ["FlatGraph", "Probe", "tflite_schema"]
+
+_IDENTIFIER = b"TFL3"
+
+
+class FlatGraph:
+    """A .tflite file with one subgraph, as objects that can be changed and written again.
+
+    Tensors are numbered; `operations` run in their order, each after those that feed it.
+
+    Args:
+        content: the file's bytes.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._schema, self._flatbuffers = tflite_schema()
+        self._model = self._schema.ModelT.InitFromObj(self._schema.Model.GetRootAs(content, 0))
+        self._graph = self._model.subgraphs[0]
+        self._codes = _names(self._schema.BuiltinOperator)
+        self._types = _names(self._schema.TensorType)
+
+    @property
+    def operations(self) -> list[Any]:
+        """The operations, in the order in which they run."""
+        return list(self._graph.operators)
+
+    @property
+    def inputs(self) -> list[int]:
+        """Numbers of the graph's inputs."""
+        return [int(index) for index in self._graph.inputs]
+
+    @property
+    def outputs(self) -> list[int]:
+        """Numbers of the graph's outputs."""
+        return [int(index) for index in self._graph.outputs]
+
+    def kind(self, operation: Any) -> str:
+        """Return an operation's name, such as CONV_2D."""
+        code = self._model.operatorCodes[operation.opcodeIndex]
+        return self._codes[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+    def name(self, tensor: int) -> str:
+        """Return a tensor's name."""
+        return str(self._graph.tensors[tensor].name.decode())
+
+    def dtype(self, tensor: int) -> str:
+        """Return a tensor's dtype, such as "int8"."""
+        return self._types[self._graph.tensors[tensor].type].lower()
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        """Return a tensor's shape."""
+        return tuple(int(side) for side in self._graph.tensors[tensor].shape)
+
+    def numbers(self) -> dict[str, int]:
+        """Return {name: number} of all tensors."""
+        return {self.name(index): index for index in range(len(self._graph.tensors))}
+
+    def activations(self) -> list[int]:
+        """Return the tensors that depend on the input, inputs first, in computing order."""
+        computed = [int(index) for operation in self.operations for index in operation.outputs]
+        return [*self.inputs, *computed]
+
+    def scales(self, tensor: int) -> NDArray[np.float64]:
+        """Return a tensor's quantization scales: one, or one a channel; empty for a float."""
+        quantization = self._graph.tensors[tensor].quantization
+        scale = None if quantization is None else quantization.scale
+        return np.asarray([] if scale is None else scale, np.float64)
+
+    def dequantize(self, tensor: int, stored: Array) -> Array:
+        """Return an activation's values as real numbers."""
+        scales = self.scales(tensor)
+        if not scales.size:
+            return stored
+        zero = float(self._graph.tensors[tensor].quantization.zeroPoint[0])
+        return (stored - np.float32(zero)) * np.float32(scales[0])
+
+    def quantize(self, tensor: int, real: Array) -> Array:
+        """Return real values as an activation stores them."""
+        scales = self.scales(tensor)
+        if not scales.size:
+            return real
+        limits = np.iinfo(self.dtype(tensor))
+        zero = int(self._graph.tensors[tensor].quantization.zeroPoint[0])
+        steps = np.round(real / np.float32(scales[0])) + zero
+        return np.clip(steps, limits.min, limits.max).astype(limits.dtype)
+
+    def constant(self, tensor: int) -> Array:
+        """Return a copy of a constant's stored values."""
+        entry = self._graph.tensors[tensor]
+        data = self._model.buffers[entry.buffer].data
+        values = np.frombuffer(bytes(bytearray(data)), self.dtype(tensor))
+        return values.reshape(self.shape(tensor)).copy()
+
+    def set_constant(self, tensor: int, values: Array) -> None:
+        """Replace a constant's stored values; other tensors that share them keep theirs."""
+        entry = self._graph.tensors[tensor]
+        used = sum(
+            other.buffer == entry.buffer
+            for subgraph in self._model.subgraphs
+            for other in subgraph.tensors
+        )
+        if used > 1:
+            self._model.buffers.append(self._schema.BufferT())
+            entry.buffer = len(self._model.buffers) - 1
+        stored = np.ascontiguousarray(values, self.dtype(tensor))
+        self._model.buffers[entry.buffer].data = np.frombuffer(stored.tobytes(), np.uint8)
+
+    def set_range(self, tensor: int, low: float, high: float) -> None:
+        """Note the range of a float activation, for a quantizer to read."""
+        quantization = self._schema.QuantizationParametersT()
+        quantization.min = np.array([low], np.float32)
+        quantization.max = np.array([high], np.float32)
+        self._graph.tensors[tensor].quantization = quantization
+
+    def to_bytes(self) -> bytes:
+        """Return the file."""
+        builder = self._flatbuffers.Builder(1 << 20)
+        builder.Finish(self._model.Pack(builder), _IDENTIFIER)
+        return bytes(builder.Output())
+
+    def exposing(self, tensors: Sequence[int], operations: int | None = None) -> bytes:
+        """Return a file that returns other tensors, of the first `operations` operations only."""
+        graph, signatures = self._graph, self._model.signatureDefs
+        kept = graph.operators, graph.outputs
+        graph.operators = graph.operators[:operations]
+        graph.outputs = np.asarray(tensors, np.int32)
+        self._model.signatureDefs = None
+        try:
+            return self.to_bytes()
+        finally:
+            graph.operators, graph.outputs = kept
+            self._model.signatureDefs = signatures
+
+
+class Probe:
+    """Computes tensors inside a graph of one input.
+
+    Args:
+        graph: the graph.
+        tensors: numbers of the activations to see.
+        operations: run the first so many only; None runs all.
+        threads: of the interpreter.
+    """
+
+    def __init__(
+        self,
+        graph: FlatGraph,
+        tensors: Sequence[int],
+        operations: int | None = None,
+        threads: int = 2,
+    ) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            raise MissingDependencyError(
+                "ai-edge-litert", "convert", "measuring ranges of activations"
+            ) from None
+        [self._input] = graph.inputs
+        self._graph = graph
+        # An input that is asked for needs no computing, and may not be an output.
+        self._given = [tensor for tensor in tensors if tensor == self._input]
+        computed = [tensor for tensor in tensors if tensor != self._input]
+        self._interpreter = Interpreter(
+            model_content=graph.exposing(computed, operations), num_threads=threads
+        )
+        self._interpreter.allocate_tensors()
+        self._computed = computed
+
+    def run(self, images: Iterable[Array]) -> Iterator[dict[int, Array]]:
+        """Yield the stored values of the tensors for each real-valued image [1, H, W, 3]."""
+        for image in images:
+            stored = self._graph.quantize(self._input, image)
+            self._interpreter.set_tensor(self._input, stored)
+            self._interpreter.invoke()
+            values = {tensor: self._interpreter.get_tensor(tensor) for tensor in self._computed}
+            yield {**dict.fromkeys(self._given, stored), **values}
+
+
+def _names(enumeration: Any) -> dict[int, str]:
+    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
+
+
+def tflite_schema() -> tuple[Any, Any]:
+    """Return the modules of the .tflite schema and of FlatBuffers."""
+    try:
+        import flatbuffers
+
+        try:
+            from ai_edge_litert import schema_py_generated as schema
+        except ImportError:
+            from tensorflow.lite.python import schema_py_generated as schema
+    except ImportError:
+        raise MissingDependencyError("tensorflow", "convert", "converting a model") from None
+    return schema, flatbuffers
