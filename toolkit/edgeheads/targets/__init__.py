@@ -1,0 +1,1 @@
+"""What a target that is not at hand would do with a file: published rules, and its compiler."""
