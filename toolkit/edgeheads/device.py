@@ -166,10 +166,14 @@ class DeviceProfile:
 
     @property
     def is_reachable(self) -> bool:
-        """Whether something can run there now: it is this machine, or its address is known."""
-        needed = {"local": True, "ssh": bool(self.host), "adb": True, "none": False}
-        # An accelerator on this machine may or may not be plugged in; its rules hold either way.
-        return needed[self.link] and not (self.link == "local" and self.op_rules)
+        """Whether a Bundle can be checked there: it is this machine, or its address is known.
+
+        Without an address, an accelerator may or may not be plugged in. A device that only has
+        a benchmark tool computes no outputs.
+        """
+        if self.link == "none" or self.benchmark_model:
+            return False
+        return bool(self.host or self.serial) or (self.link != "ssh" and not self.op_rules)
 
 
 def list_devices() -> list[str]:
