@@ -305,8 +305,14 @@ class DeviceSession:
             else f"{self._link.describe()}: {message}"
         )
 
-    def _missing_interpreter(self) -> MissingDependencyError:
+    def _missing_interpreter(self) -> EdgeheadsError:
         wanted = self.profile.runtime
+        if self._link.setup_command:
+            what = "TFLite interpreter" if wanted == "any" else wanted
+            return RuntimeFailureError(
+                f"{self._link.python} on {self._link.describe()} has no {what}; "
+                f"run: {self._link.setup_command}, or name another Python with --python"
+            )
         package = "ai-edge-litert" if wanted == "any" else wanted
         extra = {"tflite-runtime": "runtime-legacy", "tensorflow": "convert"}.get(wanted, "runtime")
         return MissingDependencyError(

@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": ("verify:verify", "Check that a Bundle's file does what its manifest says."),
     "evaluate": ("evaluate:evaluate", "Score a Bundle's file on labelled images."),
     "bench": ("bench:bench", "Time Bundles, or .tflite files, against each other."),
+    "devices": ("devices:devices", "List device profiles; look at a device, or set it up."),
     "inspect": ("inspect:inspect", "Show what is in a Bundle or a .tflite file."),
     "heads": ("heads:heads", "Show what each task's head costs on a backbone."),
     "data": ("data:data", "Check a folder of labelled images, and draw its labels."),

@@ -85,7 +85,10 @@ class AdbLink(ShellLink):
     def from_profile(cls, profile: DeviceProfile) -> AdbLink:
         """Return the link to the profile's serial. Termux is left out for a benchmark binary."""
         in_termux = not profile.benchmark_model
-        return cls(profile.serial, profile.python, profile.venv, in_termux)
+        link = cls(profile.serial, profile.python, profile.venv, in_termux)
+        serial = f" --serial {profile.serial}" if profile.serial else ""
+        link.setup_command = f"edgeheads devices setup {profile.name}{serial}"
+        return link
 
     def describe(self) -> str:
         """Return the serial."""

@@ -108,7 +108,10 @@ class SshLink(ShellLink):
             raise EdgeheadsError(
                 f"device {profile.name} is reached over SSH: say where, --host USER@HOST"
             )
-        return cls(profile.host, profile.python, profile.venv)
+        link = cls(profile.host, profile.python, profile.venv)
+        device = f" {profile.name}" if profile.name != "ssh" else ""
+        link.setup_command = f"edgeheads devices setup{device} --host {profile.host}"
+        return link
 
     def __enter__(self) -> SshLink:
         # The socket's path may have some hundred letters at most, so no long prefix.
