@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stand_ins
+from ssh_server import SshServer, serve
 
 from edgeheads.device import DeviceProfile
 from edgeheads.errors import EdgeheadsError, RuntimeFailureError
@@ -17,10 +21,21 @@ from edgeheads.links.fake import FakeLink
 from edgeheads.links.local import LocalLink
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    with serve(tmp_path_factory.mktemp("ssh")) as running:
+        yield running
+
+
 @pytest.fixture(params=[*LINKS, "fake"])
-def link(request: pytest.FixtureRequest) -> Link:
+def link(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Link:
     if request.param == "fake":
         return FakeLink()
+    if request.param == "ssh":
+        return request.getfixturevalue("server").link()
+    if request.param == "adb":
+        programs = stand_ins.install(tmp_path / "bin", adb=stand_ins.ADB, run_as=stand_ins.RUN_AS)
+        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     return open_link(DeviceProfile(link=request.param))
 
 
@@ -168,4 +183,9 @@ def test_links_are_imported_when_asked_for() -> None:
 
 def test_every_name_of_a_profile_is_in_the_table() -> None:
     for name in LINKS:
-        assert isinstance(open_link(DeviceProfile(link=name)), Link)
+        assert isinstance(open_link(DeviceProfile(link=name, host="pi@kitchen.local")), Link)
+
+
+def test_a_target_that_is_only_estimated_has_no_link() -> None:
+    with pytest.raises(EdgeheadsError, match="ethos is estimated, never reached; run: edgeheads"):
+        open_link(DeviceProfile(name="ethos", link="none"))
