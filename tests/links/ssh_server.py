@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -52,10 +53,14 @@ class SshServer:
         )
         return [int(pid) for pid in listed.stdout.split()]
 
-    def drop(self) -> None:
+    def drop(self, with_server: bool = False) -> None:
         """End every connection from the server's side, as a lost network does for the client."""
-        for pid in self.connections():
-            os.kill(pid, 9)
+        connections = self.connections()
+        if with_server:
+            self.stop()
+        for pid in connections:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
 
     def stop(self) -> None:
         self.process.terminate()

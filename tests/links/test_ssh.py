@@ -196,8 +196,7 @@ class TestLostConnections:
         with serve(tmp_path) as mine:
 
             def vanish() -> None:
-                mine.process.terminate()
-                mine.drop()
+                mine.drop(with_server=True)
 
             with mine.link() as link:
                 threading.Timer(0.5, vanish).start()

@@ -5,6 +5,7 @@ In the folder, `work` holds the user's files. Beside it lie the guard's mark and
 of number N, its process id, standard output, standard error and exit status (pid.N, out.N, ...).
 
 They avoid backslashes and job control, which are where login shells and small shells differ.
+A write that may meet a full disk goes through cat, which says so; a shell's echo need not.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if [ -z "$d" ]; then
   mkdir "$d/work" || exit 1
 fi
 [ -d "$d/work" ] || {{ echo "$1 lost"; exit 1; }}
-echo $$ >"$d/guard" || {{ [ -n "$4" ] || rm -rf "$d"; exit 1; }}
+echo $$ | cat >"$d/guard" || {{ [ -n "$4" ] || rm -rf "$d"; exit 1; }}
 v=$2
 case $v in "~/"*) v=$HOME/${{v#"~/"}};; esac
 echo "$1 folder $d"
@@ -90,7 +91,7 @@ s=; command -v setsid >/dev/null 2>&1 && s=setsid
   echo $c >"$d/status"; mv "$d/status" "$d/status.$n"
 ) </dev/null >/dev/null 2>&1 &
 w=$!
-echo $w >"$d/waiter.$n" || { kill $w; exit 1; }
+echo $w | cat >"$d/waiter.$n" || { kill $w; exit 1; }
 wait $w
 [ -s "$d/status.$n" ] || { echo "edgeheads-no-status" >&2; exit 1; }
 cat "$d/out.$n"; cat "$d/err.$n" >&2
