@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TinyModels
 from ssh_server import SshServer, serve
 
+from conftest import TinyModels
 from edgeheads.device import DeviceProfile
 from edgeheads.errors import RuntimeFailureError
 from edgeheads.links import setup
