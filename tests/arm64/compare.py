@@ -27,6 +27,7 @@ from edgeheads.device import DeviceProfile
 from edgeheads.runtime import DeviceSession
 
 SCENES = 8
+CPUS = ("cortex-a72", "cortex-a76")
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class Difference:
 
 
 @contextmanager
-def emulated_session(folder: Path) -> Iterator[DeviceSession]:
+def emulated_session(folder: Path, cpu: str) -> Iterator[DeviceSession]:
     """Open a session with the emulated userland, behind a real SSH server."""
     with tempfile.TemporaryDirectory() as work, serve(Path(work)) as server:
         profile = DeviceProfile(name="arm64", link="ssh", host=server.host)
-        link = server.link(python=str(folder / "python"))
+        link = server.link(python=str(folder / f"python-{cpu}"))
         with DeviceSession(profile, link) as session:
             assert session.describe()["arch"] == "aarch64"
             yield session
@@ -78,17 +79,18 @@ def compare(bundle: Bundle, emulated: DeviceSession) -> list[Difference]:
 
 def main(folder: str, bundles: list[str]) -> None:
     """Print one line per output, as a Markdown table."""
-    print("| task | output | values | equal | 99 % within | at most |")
-    print("|---|---|---|---|---|---|")
-    with emulated_session(Path(folder)) as emulated:
-        for path in bundles:
-            bundle = Bundle(Path(path))
-            for one in compare(bundle, emulated):
-                print(
-                    f"| {bundle.recipe['task']} | `{one.output}` | {one.values} "
-                    f"| {one.equal:.2%} | {one.p99_steps:g} steps | {one.max_steps} steps |",
-                    flush=True,
-                )
+    print("| processor | task | output | values | equal | 99 % within | at most |")
+    print("|---|---|---|---|---|---|---|")
+    for cpu in CPUS:
+        with emulated_session(Path(folder), cpu) as emulated:
+            for path in bundles:
+                bundle = Bundle(Path(path))
+                for one in compare(bundle, emulated):
+                    print(
+                        f"| {cpu} | {bundle.recipe['task']} | `{one.output}` | {one.values} "
+                        f"| {one.equal:.2%} | {one.p99_steps:g} steps | {one.max_steps} steps |",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":

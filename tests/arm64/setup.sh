@@ -4,7 +4,7 @@
 #     tests/arm64/setup.sh FOLDER
 #     EDGEHEADS_ARM64=FOLDER pytest -m arm64
 #
-# FOLDER/python then starts it. Needs root, and Debian's qemu-user-static and debootstrap. The
+# FOLDER/python-cortex-a72 and -a76 then start it. Needs root, and Debian's qemu-user-static and debootstrap. The
 # packages are unpacked, not configured, and QEMU is called by its name: neither binfmt_misc nor
 # chroot is needed, and the same command works behind SSH. What it takes is no latency of anything.
 set -euo pipefail
@@ -38,13 +38,33 @@ fi
   mv "$folder/site.new" "$folder/site"
 }
 
-cat >"$folder/python" <<SCRIPT
+# QEMU looks for every file under root first. Without this one LiteRT reads the x86 processor's,
+# and crashes.
+mkdir -p "$folder/root/proc"
+for core in 0 1; do
+  cat <<CPUINFO
+processor	: $core
+Features	: fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid
+CPU implementer	: 0x41
+CPU architecture: 8
+CPU variant	: 0x0
+CPU part	: 0xd08
+CPU revision	: 3
+
+CPUINFO
+done >"$folder/root/proc/cpuinfo"
+
+# The processors of the Raspberry Pi 4 and 5: without and with 8-bit dot products.
+for cpu in cortex-a72 cortex-a76; do
+  cat >"$folder/python-$cpu" <<SCRIPT
 #!/bin/sh
-PYTHONPATH='$folder/site' exec qemu-aarch64-static -L '$folder/root' '$folder/root/usr/bin/python$python' "\$@"
+PYTHONPATH='$folder/site' exec qemu-aarch64-static -cpu $cpu -L '$folder/root' \\
+  '$folder/root/usr/bin/python$python' "\$@"
 SCRIPT
-chmod +x "$folder/python"
-"$folder/python" -c "
+  chmod +x "$folder/python-$cpu"
+  "$folder/python-$cpu" -c "
 import platform, numpy, ai_edge_litert.interpreter
 from importlib import metadata
-print(platform.machine(), 'Python', platform.python_version(), 'numpy', numpy.__version__,
+print('$cpu', platform.machine(), 'Python', platform.python_version(), 'numpy', numpy.__version__,
       'ai-edge-litert', metadata.version('ai-edge-litert'))"
+done

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from compare import compare, emulated_session
+from compare import CPUS, compare, emulated_session
 
 from conftest import QUICK_BENCH
 from edgeheads.bundle import Bundle
@@ -22,12 +22,12 @@ from edgeheads.runtime import DeviceSession
 RECIPES = [name for name in list_recipes() if "mobilenet_v2_0.35" in name]
 
 
-@pytest.fixture(scope="module")
-def emulated() -> Iterator[DeviceSession]:
+@pytest.fixture(scope="module", params=CPUS)
+def emulated(request: pytest.FixtureRequest) -> Iterator[DeviceSession]:
     folder = os.environ.get("EDGEHEADS_ARM64")
-    if folder is None or not Path(folder, "python").is_file():
+    if folder is None or not Path(folder, f"python-{request.param}").is_file():
         pytest.skip("needs EDGEHEADS_ARM64=FOLDER, made by: tests/arm64/setup.sh FOLDER")
-    with emulated_session(Path(folder)) as session:
+    with emulated_session(Path(folder), request.param) as session:
         yield session
 
 
