@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +43,10 @@ class Difference:
 
 
 @contextmanager
-def emulated_session(folder: Path, cpu: str) -> Iterator[DeviceSession]:
+def emulated_session(folder: Path, cpu: str, delegate: str = "xnnpack") -> Iterator[DeviceSession]:
     """Open a session with the emulated userland, behind a real SSH server."""
     with tempfile.TemporaryDirectory() as work, serve(Path(work)) as server:
-        profile = DeviceProfile(name="arm64", link="ssh", host=server.host)
+        profile = DeviceProfile(name="arm64", link="ssh", host=server.host, delegate=delegate)
         link = server.link(python=str(folder / f"python-{cpu}"))
         with DeviceSession(profile, link) as session:
             assert session.describe()["arch"] == "aarch64"
@@ -59,9 +60,11 @@ def compare(bundle: Bundle, emulated: DeviceSession) -> list[Difference]:
     scenes = SyntheticScenes(SCENES, (height, width), seed=7)
     images = [*bundle.golden()["images"], *(scenes[i].image for i in range(SCENES))]
     inputs = {spec.tensor.name: np.concatenate([spec.prepare(image) for image in images])}
-    with DeviceSession() as native:
-        expected = native.predict(bundle.model_path, inputs)
-    received = emulated.predict(bundle.model_path, inputs)
+    profile = DeviceProfile(delegate=emulated.profile.delegate)
+    with DeviceSession(profile) as native:
+        expected, native_report = native.predict_with_report(bundle.model_path, inputs)
+    received, report = emulated.predict_with_report(bundle.model_path, inputs)
+    assert report["delegated_nodes"] == native_report["delegated_nodes"]
     differences = []
     for name, values in expected.items():
         steps = np.abs(values.astype(np.int64) - received[name].astype(np.int64))
@@ -79,16 +82,17 @@ def compare(bundle: Bundle, emulated: DeviceSession) -> list[Difference]:
 
 def main(folder: str, bundles: list[str]) -> None:
     """Print one line per output, as a Markdown table."""
-    print("| processor | task | output | values | equal | 99 % within | at most |")
-    print("|---|---|---|---|---|---|---|")
-    for cpu in CPUS:
-        with emulated_session(Path(folder), cpu) as emulated:
+    print("| processor | kernels | task | output | values | equal | 99 % within | at most |")
+    print("|---|---|---|---|---|---|---|---|")
+    for cpu, delegate in product(CPUS, ("xnnpack", "none")):
+        with emulated_session(Path(folder), cpu, delegate) as emulated:
             for path in bundles:
                 bundle = Bundle(Path(path))
                 for one in compare(bundle, emulated):
                     print(
-                        f"| {cpu} | {bundle.recipe['task']} | `{one.output}` | {one.values} "
-                        f"| {one.equal:.2%} | {one.p99_steps:g} steps | {one.max_steps} steps |",
+                        f"| {cpu} | {delegate} | {bundle.recipe['task']} | `{one.output}` "
+                        f"| {one.values} | {one.equal:.2%} | {one.p99_steps:g} steps "
+                        f"| {one.max_steps} steps |",
                         flush=True,
                     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,12 @@ from edgeheads.runtime import DeviceSession
 RECIPES = [name for name in list_recipes() if "mobilenet_v2_0.35" in name]
 
 
-@pytest.fixture(scope="module", params=CPUS)
+@pytest.fixture(scope="module", params=list(product(CPUS, ("xnnpack", "none"))))
 def emulated(request: pytest.FixtureRequest) -> Iterator[DeviceSession]:
     folder = os.environ.get("EDGEHEADS_ARM64")
-    if folder is None or not Path(folder, f"python-{request.param}").is_file():
+    if folder is None or not Path(folder, f"python-{request.param[0]}").is_file():
         pytest.skip("needs EDGEHEADS_ARM64=FOLDER, made by: tests/arm64/setup.sh FOLDER")
-    with emulated_session(Path(folder), request.param) as session:
+    with emulated_session(Path(folder), *request.param) as session:
         yield session
 
 
