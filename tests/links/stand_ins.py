@@ -22,6 +22,8 @@ while true; do case $1 in *=*) shift;; *) break;; esac; done
 exec "$@"
 """
 
+DEVICE = {"adb": ADB, "run-as": RUN_AS}
+
 # What Google's compiler printed for a public model whose head did not fit.
 EDGETPU_LOG = """Edge TPU Compiler version 16.0.384591198
 
@@ -53,11 +55,11 @@ LOGISTIC                       1          More than one subgraph is not supporte
 """
 
 
-def install(folder: Path, **programs: str) -> Path:
-    """Write the programs into a folder, by their names with _ for -."""
+def install(folder: Path, programs: dict[str, str]) -> Path:
+    """Write the programs into a folder, name to script."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in programs.items():
-        path = folder / name.replace("_", "-")
+        path = folder / name
         path.write_text(text)
         path.chmod(0o755)
     return folder

@@ -19,7 +19,7 @@ from edgeheads.links.shell import ShellLink
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = stand_ins.install(tmp_path / "bin", adb=stand_ins.ADB, run_as=stand_ins.RUN_AS)
+    folder = stand_ins.install(tmp_path / "bin", stand_ins.DEVICE)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return folder
 

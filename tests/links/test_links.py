@@ -34,7 +34,7 @@ def link(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     if request.param == "ssh":
         return request.getfixturevalue("server").link()
     if request.param == "adb":
-        programs = stand_ins.install(tmp_path / "bin", adb=stand_ins.ADB, run_as=stand_ins.RUN_AS)
+        programs = stand_ins.install(tmp_path / "bin", stand_ins.DEVICE)
         monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     return open_link(DeviceProfile(link=request.param))
 

@@ -22,7 +22,7 @@ U55 = Vela("ethos-u55-128", "Ethos_U55_High_End_Embedded", "Shared_Sram")
 
 
 def _compiler(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_ins.install(folder, edgetpu_compiler=text)
+    stand_ins.install(folder, {"edgetpu_compiler": text})
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
@@ -49,7 +49,8 @@ class TestEdgeTpuCompiler:
     ) -> None:
         _compiler(
             tmp_path,
-            f"#!/bin/sh\necho \"$@\" >'{tmp_path}/args'\ncmp \"$4\" '{tiny_models.int8}' || exit 9\n",
+            f"#!/bin/sh\necho \"$@\" >'{tmp_path}/args'\n"
+            f"cmp \"$4\" '{tiny_models.int8}' || exit 9\n",
             monkeypatch,
         )
         log = compile_for_edgetpu(tiny_models.int8)
@@ -61,7 +62,7 @@ class TestEdgeTpuCompiler:
         self, tmp_path: Path, tiny_models: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         _compiler(tmp_path, "#!/bin/sh\necho Invalid model: x >&2\nexit 1\n", monkeypatch)
-        with pytest.raises(RuntimeFailureError, match="refused .*: Invalid model: x; convert"):
+        with pytest.raises(RuntimeFailureError, match=r"refused .*: Invalid model: x; convert"):
             compile_for_edgetpu(tiny_models.int8)
 
     def test_it_is_not_here(

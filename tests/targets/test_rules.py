@@ -45,7 +45,7 @@ WEIGHTS = Tensor(80, (6, 3, 3, 6), "int8", np.ones(324, np.int8), scales=6)
             "its dilation is 2 in x and 1 in y; they must be the same",
         ),
         (
-            _op("CONV_2D", [IMAGE, _flow(7, 6, 3, 3, 6)], IMAGE),
+            _op("CONV_2D", [IMAGE, _flow(7, 1, 3, 3, 6)], IMAGE),
             "1 of its weights are computed, not constant",
         ),
         (
