@@ -67,7 +67,7 @@ def test_host_file_says_what_the_defaults_say() -> None:
         ("threads: '2'\n", "PATH: threads must be int, received '2' (str)"),
         ("threads: yes\n", "PATH: threads must be int, received True (bool)"),
         ("threads: 0\n", "PATH: threads must be between 1 and 256, received 0"),
-        ("delegate: npu\n", "PATH: unknown delegate 'npu'; did you mean gpu or edgetpu?"),
+        ("delegate: npu\n", "PATH: unknown delegate 'npu'; did you mean gpu?"),
         ("memory: 512\n", "PATH: memory must be a mapping, received 512 (int)"),
         (
             "memory: {ram: 512}\n",

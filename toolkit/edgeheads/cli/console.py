@@ -78,9 +78,8 @@ def terminal_progress(*, silent: bool = False) -> Iterator[Progress]:
         yield SilentProgress()
         return
     # A descriptor of its own: the bars stay visible while native log lines are held back.
-    with (
-        os.fdopen(os.dup(2), "w", encoding="utf-8") as terminal,
-        Progress(
+    with os.fdopen(os.dup(2), "w", encoding="utf-8") as terminal:
+        bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<32}"),
             BarColumn(bar_width=32),
@@ -88,9 +87,13 @@ def terminal_progress(*, silent: bool = False) -> Iterator[Progress]:
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
             console=Console(file=terminal),
-        ) as bars,
-    ):
-        yield _RichProgress(bars)
+        )
+        try:
+            yield _RichProgress(bars)
+        finally:
+            # Where nothing was drawn, stopping would print an empty line before an error.
+            if bars.live.is_started:
+                bars.stop()
 
 
 class _RichProgress:
@@ -99,6 +102,7 @@ class _RichProgress:
 
     @contextmanager
     def step(self, title: str, total: int | None = None) -> Iterator[Step]:
+        self._bars.start()
         task = self._bars.add_task(title, total=total, note="")
         yield _RichStep(self._bars, task)
         # Work of unknown length is whole when it is over.
