@@ -1,0 +1,1 @@
+"""What int8 costs each layer of a file."""
