@@ -1,0 +1,39 @@
+"""`edgeheads sensitivity`, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import run
+
+pytest.importorskip("keras")
+pytest.importorskip("tensorflow")
+
+TINY = Path(__file__).parent / "tiny.yaml"
+
+
+@pytest.mark.slow
+def test_sensitivity_of_a_run(tmp_path: Path) -> None:
+    """The table is sorted by the drop, and JSON and picture are written."""
+    trained = run("train", "--recipe", TINY, "--out", tmp_path / "run")
+    assert trained.returncode == 0, trained.stderr
+    done = run(
+        "sensitivity", tmp_path / "run", "--samples", 4, "--metric", "--out", tmp_path / "found"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "on 4 samples held out of training" in done.stdout
+    found = json.loads((tmp_path / "found" / "sensitivity.json").read_text())
+    drops = [layer["drop"] for layer in found["layers"]]
+    assert drops == sorted(drops, reverse=True)
+    assert found["held_out"] == 4
+    assert (tmp_path / "found" / "sensitivity.png").stat().st_size > 1000
+
+
+def test_a_model_that_is_missing(tmp_path: Path) -> None:
+    """One line, without a traceback."""
+    done = run("sensitivity", tmp_path / "no.keras", "--recipe", TINY)
+    assert done.returncode == 2
+    assert "no.keras does not exist" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,86 @@
+"""`edgeheads sensitivity`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeheads.cli.console import print_json, print_table, terminal_progress
+from edgeheads.cli.options import json_option
+from edgeheads.cli.recipe_options import load_pipeline, recipe_options, resolve_recipe
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--samples", type=click.IntRange(2), default=32, help="Images to measure with.")
+@click.option("--metric", "with_metric", is_flag=True, help="Score each layer's file, too.")
+@recipe_options
+@json_option
+def sensitivity(
+    model: Path,
+    samples: int,
+    with_metric: bool,
+    task: str | None,
+    recipe_name: str | None,
+    out: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    **overrides: Any,
+) -> None:
+    """Show what int8 costs each layer of MODEL, a .keras file or a run's folder.
+
+    With --out, sensitivity.json and sensitivity.png are written there.
+    """
+    file = model / "model.keras" if model.is_dir() else model
+    beside = file.with_name("recipe.yaml")
+    recipe = resolve_recipe(
+        "sensitivity", task, recipe_name, beside if beside.is_file() else None, overrides
+    )
+    if dry_run:
+        from edgeheads.recipe import recipe_to_yaml
+
+        click.echo(recipe_to_yaml(recipe), nl=False)
+        return
+    with terminal_progress(silent=as_json) as progress:
+        with progress.step("Starting TensorFlow"):
+            find = load_pipeline(
+                "compression.sensitivity.run:find_sensitivity", "measuring sensitivity"
+            )
+        result = find(file, recipe, samples=samples, with_metric=with_metric, progress=progress)
+    if out is not None:
+        from edgeheads.compression.sensitivity.plot import plot_errors
+
+        out.mkdir(parents=True, exist_ok=True)
+        plot_errors(result.layers, out / "sensitivity.png")
+        (out / "sensitivity.json").write_text(
+            json.dumps(result.as_json(), indent=2, allow_nan=False), encoding="utf-8"
+        )
+    if as_json:
+        print_json(result.as_json())
+        return
+    metric = result.metric
+    columns = ["layer", "kind", "MACs", "alone dB", "so far dB", "weights dB"]
+    rows = [
+        [
+            one.layer.name[-48:],
+            one.layer.kind,
+            f"{one.layer.macs:,}",
+            f"{one.isolated:.1f}",
+            f"{one.accumulated:.1f}",
+            f"{one.weights:.1f}",
+            *([f"{one.drop:.4f}"] if metric else []),
+        ]
+        for one in result.layers
+    ]
+    if metric:
+        columns.append(f"{metric.title} drop")
+    print_table("What int8 costs each layer, the most sensitive first", columns, rows)
+    click.echo(f"Measured on {result.images} training images.")
+    if metric:
+        click.echo(
+            f"{metric.title} of the float model: {result.reference:.4f}, on {result.held_out} "
+            "samples held out of training."
+        )

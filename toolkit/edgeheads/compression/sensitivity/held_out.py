@@ -1,0 +1,109 @@
+"""The task metric of a file, on samples that neither trained nor test the model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeheads.contract import Contract, ImageInput
+from edgeheads.data.reading import Skipped, read_samples
+from edgeheads.data.sample import Sample
+from edgeheads.data.sources import open_source
+from edgeheads.data.synthetic import RENDERED
+from edgeheads.edge_model import EdgeModel
+from edgeheads.errors import EdgeheadsError
+from edgeheads.evaluate import Predictor
+from edgeheads.recipe import Recipe
+from edgeheads.runtime import DeviceSession
+from edgeheads.tasks.base import Metric, Prediction, Task
+from edgeheads.training.validation import judged_metric, split_samples
+from edgeheads.verify import tensor_spec
+
+__all__ = ["HeldOut", "held_out_samples"]
+
+
+def held_out_samples(
+    recipe: Recipe, task: Task, training: Sequence[Sample], count: int
+) -> list[Sample]:
+    """Return up to `count` samples, of the network's size, that the model was not trained on.
+
+    Rendered scenes come from another seed; of a folder, they are its validation split.
+
+    Raises:
+        EdgeheadsError: the recipe holds none back.
+    """
+    if recipe.data.source in RENDERED:
+        data = {**recipe.values()["data"], "train_samples": count}
+        source = open_source(data, "train", size=recipe.input_size, seed=recipe.seed + 1)
+        return list(read_samples(source, task.check, Skipped()))
+    held_back = split_samples(list(training), recipe.training.validation_fraction)[1]
+    if not held_back:
+        raise EdgeheadsError(
+            "the metric needs samples that the model was not trained on, and the recipe's "
+            "training.validation_fraction is 0; train with 0.1, or leave the metric out"
+        )
+    return held_back[:count]
+
+
+@dataclass
+class HeldOut:
+    """Scores files against the float Keras model.
+
+    Attributes:
+        edge: the model.
+        task: scores it.
+        samples: of `held_out_samples`.
+        session: runs the files.
+    """
+
+    edge: EdgeModel
+    task: Task
+    samples: Sequence[Sample]
+    session: DeviceSession
+
+    def __post_init__(self) -> None:
+        self.metric: Metric = judged_metric(self.task)
+        self.reference = self._value(self.edge.predictor(self.task))
+
+    def drop_of(self, content: bytes) -> float:
+        """Return by how much a file's metric is worse, in the metric's own unit or share."""
+        with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
+            path = Path(folder, "model.tflite")
+            path.write_bytes(content)
+            value = self._value(self._file_predictor(path))
+        return self.metric.drop(self.reference, value)
+
+    def _value(self, predict: Predictor) -> float:
+        evaluator = self.task.evaluator(self.edge.decoding)
+        predictions = predict([sample.image for sample in self.samples])
+        for prediction, sample in zip(predictions, self.samples, strict=True):
+            evaluator.update(prediction, sample)
+        return float(evaluator.result()["metrics"][self.metric.name])
+
+    def _file_predictor(self, path: Path) -> Predictor:
+        facts = self.session.inspect(path)
+        [image] = facts["inputs"]
+        contract = Contract(
+            ImageInput(tensor_spec(image), self.edge.scaling.scale, self.edge.scaling.offset),
+            tuple(tensor_spec(output) for output in facts["outputs"]),
+            self.edge.decoding,
+            self.edge.labels,
+        )
+
+        def predict(images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+            inputs = np.concatenate([contract.image.prepare(one) for one in images])
+            stored = self.session.predict(path, {contract.image.tensor.name: inputs})
+            real = contract.dequantize(stored)
+            return [
+                self.task.decode(
+                    {name: array[i : i + 1] for name, array in real.items()}, contract.decoding
+                )
+                for i in range(len(images))
+            ]
+
+        return predict

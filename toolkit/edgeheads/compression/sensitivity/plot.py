@@ -1,0 +1,34 @@
+"""A picture of what int8 costs each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeheads.compression.sensitivity.errors import LayerError
+from edgeheads.errors import MissingDependencyError
+
+__all__ = ["plot_errors"]
+
+
+def plot_errors(errors: Sequence[LayerError], path: Path) -> None:
+    """Draw the ratios of each layer, in dB, in the order given, as a PNG.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependencyError("matplotlib", "plots", "drawing the sensitivity") from None
+    figure = Figure(figsize=(9, 1.5 + 0.22 * len(errors)), layout="constrained")
+    axes = figure.subplots()
+    rows = range(len(errors))
+    for name, marker in (("isolated", "o"), ("accumulated", "x"), ("weights", "|")):
+        axes.plot([getattr(one, name) for one in errors], rows, marker, label=name)
+    axes.set_yticks(rows, [one.layer.name[-48:] for one in errors], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("signal to quantization noise, dB (less is worse)")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=110)

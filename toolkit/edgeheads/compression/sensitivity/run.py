@@ -1,0 +1,110 @@
+"""From a trained model and its recipe to what int8 costs each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeheads.compression.sensitivity.errors import LayerError, analyse
+from edgeheads.compression.sensitivity.held_out import HeldOut, held_out_samples
+from edgeheads.compression.sensitivity.layers import Layer, find_layers
+from edgeheads.edge_model import load
+from edgeheads.export.tflite import convert_to_float_tflite
+from edgeheads.progress import Progress, SilentProgress
+from edgeheads.recipe import Recipe
+from edgeheads.runtime import DeviceSession
+from edgeheads.tasks import get_task
+from edgeheads.tasks.base import Array, Metric
+from edgeheads.train import read_training_data, set_up_backend
+
+__all__ = ["SensitivityResult", "find_sensitivity"]
+
+
+@dataclass(frozen=True)
+class SensitivityResult:
+    """What int8 costs each layer.
+
+    Attributes:
+        layers: the most sensitive first.
+        images: so many were run.
+        held_out: so many were scored; 0: none.
+        metric: of the drops; None: not scored.
+        reference: the float model's metric.
+    """
+
+    layers: list[LayerError]
+    images: int
+    held_out: int = 0
+    metric: Metric | None = None
+    reference: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "unit": "dB",
+            "images": self.images,
+            "held_out": self.held_out,
+            "metric": self.metric and self.metric.name,
+            "reference": self.reference,
+            "layers": [one.as_json() for one in self.layers],
+        }
+
+
+def find_sensitivity(
+    model_file: Path,
+    recipe: Recipe,
+    *,
+    samples: int = 32,
+    with_metric: bool = False,
+    progress: Progress | None = None,
+) -> SensitivityResult:
+    """Quantize each layer of a model alone, and measure what that costs.
+
+    Args:
+        model_file: a trained `.keras` model.
+        recipe: its.
+        samples: training images to calibrate and measure with; with the metric, also how many
+            held-out samples to score.
+        with_metric: score each file with the task's metric, too.
+        progress: where to report.
+
+    Raises:
+        EdgeheadsError: a model, data or recipe that cannot be used; see `held_out_samples`.
+    """
+    progress = progress or SilentProgress()
+    task = get_task(recipe.task, recipe.head.options)
+    set_up_backend(recipe.seed)
+    data = read_training_data(recipe, task, progress)
+    edge = load(model_file, recipe, task, data.names)
+    chosen = data.samples[:samples]
+
+    def images() -> Iterator[Array]:
+        for sample in chosen:
+            yield edge.scaled([sample.image])
+
+    held_out = held_out_samples(recipe, task, data.samples, samples) if with_metric else []
+    with progress.step("Converting to float32"):
+        float_model = convert_to_float_tflite(edge.model.inputs[0], edge.outputs)
+    with DeviceSession() as session:
+        scorer = HeldOut(edge, task, held_out, session) if with_metric else None
+        total = len(find_layers(float_model))
+        with progress.step("Quantizing each layer alone", total) as step:
+
+            def advance(layer: Layer) -> None:
+                step.advance()
+
+            layers = analyse(
+                float_model,
+                images,
+                drop_of=scorer.drop_of if scorer else None,
+                on_layer=advance,
+            )
+    return SensitivityResult(
+        layers,
+        len(chosen),
+        len(held_out),
+        scorer.metric if scorer else None,
+        scorer.reference if scorer else None,
+    )
