@@ -173,7 +173,7 @@ def _latency_of(
             )
         for one in content.get("repeats", []):
             outside = (one.get("nodes") or 0) - (one.get("delegated_nodes") or 0)
-            if one.get("delegate") and outside > 0 and not allow_fallback:
+            if one.get("delegate") not in (None, "none") and outside > 0 and not allow_fallback:
                 raise CheckFailedError(
                     f"{outside} of {one['nodes']} operations fell out of delegate "
                     f"{one['delegate']}; see which: edgeheads inspect {bundle.folder}; "
