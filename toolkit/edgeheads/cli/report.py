@@ -12,6 +12,7 @@ from edgeheads.cli.options import json_option
 from edgeheads.errors import EdgeheadsError
 
 _SUFFIXES = {".html": "html", ".json": "json", ".md": "markdown"}
+_NAMES = {kind: suffix.removeprefix(".") for suffix, kind in _SUFFIXES.items()}
 
 
 @click.command()
@@ -32,13 +33,13 @@ def report(folders: tuple[Path, ...], kind: str | None, out: Path | None, as_jso
     if as_json:
         _print_rows(folders)
         return
-    text = _text(folders, kind or "markdown")
+    text = _text(folders, kind)
     if out is None:
         click.echo(text)
         return
     from edgeheads.bundle import write_atomically
 
-    target = out / f"report.{kind}" if out.is_dir() else out
+    target = out / f"report.{_NAMES[kind or 'html']}" if out.is_dir() else out
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, text + "\n")
@@ -49,8 +50,8 @@ def report(folders: tuple[Path, ...], kind: str | None, out: Path | None, as_jso
     click.echo(str(target))
 
 
-def _text(folders: tuple[Path, ...], kind: str) -> str:
-    if kind == "markdown":
+def _text(folders: tuple[Path, ...], kind: str | None) -> str:
+    if kind is None:
         from edgeheads.report.table import collect_rows, find_bundles, to_markdown
 
         return to_markdown(collect_rows(find_bundles(folders)))
@@ -59,6 +60,10 @@ def _text(folders: tuple[Path, ...], kind: str) -> str:
     content = collect_report(folders)
     if kind == "json":
         return json.dumps(content, indent=2, allow_nan=False)
+    if kind == "markdown":
+        from edgeheads.report.text import content_to_markdown
+
+        return content_to_markdown(content)
     from edgeheads.report.page import to_html
 
     return to_html(content)

@@ -24,10 +24,11 @@ class _Axes:
             at_x = self.x[0] + share * (self.x[1] - self.x[0])
             at_y = self.y[0] + share * (self.y[1] - self.y[0])
             px, py = self.place(at_x, at_y)
+            end = "end" if share == 1 else "middle"
             self.parts += [
                 f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{py}" y2="{py}"/>',
                 f'<text x="{_LEFT - 6}" y="{py + 4}" text-anchor="end">{at_y:.3g}</text>',
-                f'<text x="{px}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">'
+                f'<text x="{px}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="{end}">'
                 f"{at_x:.3g}</text>",
             ]
         middle = (_HEIGHT - _BOTTOM + _TOP) / 2
