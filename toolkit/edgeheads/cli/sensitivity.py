@@ -11,18 +11,25 @@ import click
 from edgeheads.cli.console import print_json, print_table, terminal_progress
 from edgeheads.cli.options import json_option
 from edgeheads.cli.recipe_options import load_pipeline, recipe_options, resolve_recipe
+from edgeheads.errors import EdgeheadsError
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--samples", type=click.IntRange(2), default=32, help="Images to measure with.")
 @click.option("--metric", "with_metric", is_flag=True, help="Score each layer's file, too.")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0),
+    help="Also write mixed.tflite, at most so many points, percent or units worse than float.",
+)
 @recipe_options
 @json_option
 def sensitivity(
     model: Path,
     samples: int,
     with_metric: bool,
+    max_drop: float | None,
     task: str | None,
     recipe_name: str | None,
     out: Path | None,
@@ -32,7 +39,8 @@ def sensitivity(
 ) -> None:
     """Show what int8 costs each layer of MODEL, a .keras file or a run's folder.
 
-    With --out, sensitivity.json and sensitivity.png are written there.
+    With --out, sensitivity.json and sensitivity.png are written there, and mixed.tflite where
+    --max-drop asks for one.
     """
     file = model / "model.keras" if model.is_dir() else model
     beside = file.with_name("recipe.yaml")
@@ -44,12 +52,21 @@ def sensitivity(
 
         click.echo(recipe_to_yaml(recipe), nl=False)
         return
+    if max_drop is not None and out is None:
+        raise EdgeheadsError("--max-drop writes a file: say where, with --out DIR")
     with terminal_progress(silent=as_json) as progress:
         with progress.step("Starting TensorFlow"):
             find = load_pipeline(
                 "compression.sensitivity.run:find_sensitivity", "measuring sensitivity"
             )
-        result = find(file, recipe, samples=samples, with_metric=with_metric, progress=progress)
+        result = find(
+            file,
+            recipe,
+            samples=samples,
+            with_metric=with_metric,
+            max_drop=max_drop,
+            progress=progress,
+        )
     if out is not None:
         from edgeheads.compression.sensitivity.plot import plot_errors
 
@@ -58,6 +75,8 @@ def sensitivity(
         (out / "sensitivity.json").write_text(
             json.dumps(result.as_json(), indent=2, allow_nan=False), encoding="utf-8"
         )
+        if result.mixed is not None:
+            (out / "mixed.tflite").write_bytes(result.mixed.content)
     if as_json:
         print_json(result.as_json())
         return
@@ -83,4 +102,10 @@ def sensitivity(
         click.echo(
             f"{metric.title} of the float model: {result.reference:.4f}, on {result.held_out} "
             "samples held out of training."
+        )
+    if result.mixed is not None:
+        kept = ", ".join(layer.name for layer in result.mixed.kept) or "none"
+        click.echo(
+            f"Mixed precision: drop {result.mixed.drop:.4f} of {result.mixed.max_drop:.4f}; "
+            f"float: {kept}"
         )

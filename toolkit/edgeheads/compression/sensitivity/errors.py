@@ -38,7 +38,8 @@ class LayerError:
     Attributes:
         layer: which.
         accumulated: of the layer's output in the int8 file: what it and all before it cost.
-        isolated: of the file's outputs where this layer alone is int8.
+        isolated: of the file's outputs where this layer alone is int8, and inputs and outputs are
+            float.
         weights: of the layer's stored weights.
         drop: by how much the metric is worse where this layer alone is int8; None: not scored.
     """
@@ -155,7 +156,10 @@ def analyse(
     found = []
     for layer in layers:
         others = keep_float_for(float_model, [name for name in names if name != layer.name])
-        alone = quantize_float_model(float_model, ranges, scheme, keep_float=others)
+        # Rounding what goes in and comes out would hide what a good layer costs.
+        alone = quantize_float_model(
+            float_model, ranges, get_scheme("int8-float-io"), keep_float=others
+        )
         found.append(
             LayerError(
                 layer,

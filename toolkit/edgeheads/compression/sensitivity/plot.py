@@ -30,5 +30,6 @@ def plot_errors(errors: Sequence[LayerError], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("signal to quantization noise, dB (less is worse)")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend()
+    axes.margins(y=0.01)
+    figure.legend(loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=110)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeheads.compression.quantize.mixed import MixedResult, mixed_precision
 from edgeheads.compression.sensitivity.errors import LayerError, analyse
 from edgeheads.compression.sensitivity.held_out import HeldOut, held_out_samples
 from edgeheads.compression.sensitivity.layers import Layer, find_layers
@@ -32,6 +33,7 @@ class SensitivityResult:
         held_out: so many were scored; 0: none.
         metric: of the drops; None: not scored.
         reference: the float model's metric.
+        mixed: the file that stays within the budget, where one was asked for.
     """
 
     layers: list[LayerError]
@@ -39,6 +41,7 @@ class SensitivityResult:
     held_out: int = 0
     metric: Metric | None = None
     reference: float | None = None
+    mixed: MixedResult | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -49,6 +52,13 @@ class SensitivityResult:
             "metric": self.metric and self.metric.name,
             "reference": self.reference,
             "layers": [one.as_json() for one in self.layers],
+            "mixed": self.mixed
+            and {
+                "max_drop": self.mixed.max_drop,
+                "drop": self.mixed.drop,
+                "kept_float": [layer.name for layer in self.mixed.kept],
+                "attempts": [asdict(one) for one in self.mixed.attempts],
+            },
         }
 
 
@@ -58,6 +68,7 @@ def find_sensitivity(
     *,
     samples: int = 32,
     with_metric: bool = False,
+    max_drop: float | None = None,
     progress: Progress | None = None,
 ) -> SensitivityResult:
     """Quantize each layer of a model alone, and measure what that costs.
@@ -68,9 +79,13 @@ def find_sensitivity(
         samples: training images to calibrate and measure with; with the metric, also how many
             held-out samples to score.
         with_metric: score each file with the task's metric, too.
+        max_drop: also make a file of mixed precision whose metric is at most so much worse than
+            the float model's: in points (hundredths), percent where the metric's drop is
+            relative, or the metric's unit.
         progress: where to report.
 
     Raises:
+        BudgetError: no file is within `max_drop`.
         EdgeheadsError: a model, data or recipe that cannot be used; see `held_out_samples`.
     """
     progress = progress or SilentProgress()
@@ -84,11 +99,12 @@ def find_sensitivity(
         for sample in chosen:
             yield edge.scaled([sample.image])
 
-    held_out = held_out_samples(recipe, task, data.samples, samples) if with_metric else []
+    scored = with_metric or max_drop is not None
+    held_out = held_out_samples(recipe, task, data.samples, samples) if scored else []
     with progress.step("Converting to float32"):
         float_model = convert_to_float_tflite(edge.model.inputs[0], edge.outputs)
     with DeviceSession() as session:
-        scorer = HeldOut(edge, task, held_out, session) if with_metric else None
+        scorer = HeldOut(edge, task, held_out, session) if scored else None
         total = len(find_layers(float_model))
         with progress.step("Quantizing each layer alone", total) as step:
 
@@ -98,13 +114,29 @@ def find_sensitivity(
             layers = analyse(
                 float_model,
                 images,
-                drop_of=scorer.drop_of if scorer else None,
+                drop_of=scorer.drop_of if scorer and with_metric else None,
                 on_layer=advance,
             )
+        mixed = None
+        if scorer and max_drop is not None:
+            with progress.step("Searching the fewest float layers"):
+                mixed = mixed_precision(
+                    float_model,
+                    images,
+                    scorer.drop_of,
+                    _budget(scorer.metric, max_drop),
+                    order=[one.layer.name for one in layers],
+                )
     return SensitivityResult(
         layers,
         len(chosen),
         len(held_out),
-        scorer.metric if scorer else None,
+        scorer.metric if scorer and with_metric else None,
         scorer.reference if scorer else None,
+        mixed,
     )
+
+
+def _budget(metric: Metric, max_drop: float) -> float:
+    in_hundredths = metric.drop_is_relative or not metric.unit
+    return max_drop / 100 if in_hundredths else max_drop
