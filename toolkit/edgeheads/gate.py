@@ -204,7 +204,8 @@ def _drop_of(bundle: Bundle, device: str, metric: Metric) -> Callable[[], float]
                 f"{again}"
             )
         measured = _measured(bundle, "evaluation", device)
-        if reference.get("data_sha256") != measured.get("data_sha256"):
+        data = measured.get("data_sha256")
+        if data is None or reference.get("data_sha256") != data:
             raise CheckFailedError(
                 "the float model was scored on other images than this file; evaluate on the "
                 f"same: edgeheads evaluate {bundle.folder}{_on(device)}"

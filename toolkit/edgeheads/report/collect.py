@@ -104,7 +104,8 @@ def _stages(
     for name, scores in [("float Keras", reference), *evaluations.items()]:
         if scores is None:
             continue
-        same = reference is not None and scores.get("data_sha256") == reference.get("data_sha256")
+        data = scores.get("data_sha256")
+        same = data is not None and (reference or {}).get("data_sha256") == data
         values = scores.get("metrics", {})
         drops = {
             metric.name: metric.drop(reference["metrics"][metric.name], values[metric.name])
@@ -140,14 +141,17 @@ def _comparisons(bundles: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for stage in bundle["stages"]:
             benchmark = bundle["benchmarks"].get(stage["device"])
             value = stage["metrics"].get(metric["name"])
-            if benchmark is None or value is None:
+            p50_ms = ((benchmark or {}).get("latency_ms") or {}).get("p50")
+            if p50_ms is None or value is None:
                 continue
-            key = (bundle["task"], stage["device"], str(stage["data_sha256"]))
+            # Scores of unknown images are comparable with nothing.
+            data = stage["data_sha256"] or f"unknown, {bundle['folder']}"
+            key = (bundle["task"], stage["device"], data)
             groups[key].append(
                 {
                     "folder": bundle["folder"],
                     "precision": bundle["precision"],
-                    "p50_ms": benchmark["latency_ms"]["p50"],
+                    "p50_ms": p50_ms,
                     "size_bytes": bundle["size_bytes"],
                     "value": value,
                 }
@@ -161,7 +165,7 @@ def _comparisons(bundles: list[dict[str, Any]]) -> list[dict[str, Any]]:
             {
                 "task": task,
                 "device": device,
-                "data_sha256": None if data == "None" else data,
+                "data_sha256": None if data.startswith("unknown") else data,
                 "metric": judged[task],
                 "points": points,
             }
