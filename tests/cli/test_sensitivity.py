@@ -20,7 +20,15 @@ def test_sensitivity_of_a_run(tmp_path: Path) -> None:
     trained = run("train", "--recipe", TINY, "--out", tmp_path / "run")
     assert trained.returncode == 0, trained.stderr
     done = run(
-        "sensitivity", tmp_path / "run", "--samples", 4, "--metric", "--out", tmp_path / "found"
+        "sensitivity",
+        tmp_path / "run",
+        "--samples",
+        4,
+        "--metric",
+        "--max-drop",
+        100,
+        "--out",
+        tmp_path / "found",
     )
     assert done.returncode == 0, done.stderr
     assert "on 4 samples held out of training" in done.stdout
@@ -28,7 +36,16 @@ def test_sensitivity_of_a_run(tmp_path: Path) -> None:
     drops = [layer["drop"] for layer in found["layers"]]
     assert drops == sorted(drops, reverse=True)
     assert found["held_out"] == 4
+    assert found["mixed"]["drop"] <= found["mixed"]["max_drop"] == 1.0
+    assert (tmp_path / "found" / "mixed.tflite").read_bytes()[4:8] == b"TFL3"
     assert (tmp_path / "found" / "sensitivity.png").stat().st_size > 1000
+
+
+def test_a_budget_needs_a_folder(tmp_path: Path) -> None:
+    """The text names the option."""
+    done = run("sensitivity", tmp_path / "no.keras", "--recipe", TINY, "--max-drop", 1)
+    assert done.returncode == 2
+    assert "--max-drop writes a file: say where, with --out DIR" in done.stderr
 
 
 def test_a_model_that_is_missing(tmp_path: Path) -> None:
