@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class LayerError:
-    """What int8 does to one layer; decibels, infinite where nothing is lost.
+    """What int8 does to one layer; decibels, infinite where nothing is lost, NaN where unknown.
 
     Attributes:
         layer: which.
@@ -51,7 +51,7 @@ class LayerError:
     drop: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain JSON values; None stands for an infinite ratio."""
+        """Return plain JSON values; None stands for an infinite or unknown ratio."""
         values = {**asdict(self.layer), **asdict(self)}
         del values["layer"]
         return {
@@ -163,9 +163,9 @@ def analyse(
         found.append(
             LayerError(
                 layer,
-                accumulated.get(layer.name, math.inf),
+                accumulated.get(layer.name, math.nan),
                 output_sqnr(float_model, alone, images),
-                weights.get(layer.name, math.inf),
+                weights.get(layer.name, math.nan),
                 drop_of(alone) if drop_of else None,
             )
         )
