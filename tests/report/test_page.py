@@ -64,6 +64,19 @@ def test_a_measurement_of_another_file_is_left_out_and_named(run: Path) -> None:
     assert "is of another file" in to_html(content)
 
 
+def test_a_measurement_without_its_numbers_is_left_out_and_named(run: Path) -> None:
+    path = run / "int8" / "benchmark.json"
+    path.write_text(json.dumps({"model_sha256": json.loads(path.read_text())["model_sha256"]}))
+    content = collect_report([run])
+    assert "on host has no latency_ms, repeats; measure again" in content["left_out"][0]
+    assert to_html(content)
+
+
+def test_files_of_one_run_share_a_chart(run: Path) -> None:
+    [comparison] = collect_report([run])["comparisons"]
+    assert [one["precision"] for one in comparison["points"]] == ["float32", "int8"]
+
+
 def test_a_changed_bundle_is_left_out_and_named(run: Path) -> None:
     with (run / "int8" / "model.tflite").open("ab") as file:
         file.write(b"x")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeheads.bundle import Bundle
-from edgeheads.errors import EdgeheadsError
+from edgeheads.errors import CheckFailedError, EdgeheadsError
 from edgeheads.evaluate import bundle_task
 from edgeheads.measurements import read_measurements
 from edgeheads.report.table import find_bundles
@@ -17,7 +17,13 @@ __all__ = ["REPORT_SCHEMA_VERSION", "collect_report", "pareto_front"]
 
 REPORT_SCHEMA_VERSION = 1
 
-_KINDS = ("evaluation", "benchmark", "sustained", "op_profile")
+# Kind -> the keys that are shown, without which it is no measurement.
+_KEYS = {
+    "evaluation": ("metrics",),
+    "benchmark": ("latency_ms", "repeats"),
+    "sustained": ("latency_ms", "curve"),
+    "op_profile": ("by_op",),
+}
 
 
 def collect_report(folders: Iterable[Path]) -> dict[str, Any]:
@@ -63,9 +69,11 @@ def pareto_front(points: list[dict[str, Any]], higher_is_better: bool) -> list[b
 
 def _bundle_content(bundle: Bundle, left_out: list[str]) -> dict[str, Any]:
     found: dict[str, dict[str, Any]] = {}
-    for kind in _KINDS:
+    for kind in _KEYS:
         try:
-            found[kind] = read_measurements(bundle, kind)
+            measured = read_measurements(bundle, kind)
+            _require_keys(bundle, kind, measured)
+            found[kind] = measured
         except EdgeheadsError as error:
             found[kind] = {}
             left_out.append(str(error))
@@ -94,6 +102,14 @@ def _bundle_content(bundle: Bundle, left_out: list[str]) -> dict[str, Any]:
         "sustained": found["sustained"],
         "op_profiles": found["op_profile"],
     }
+
+
+def _require_keys(bundle: Bundle, kind: str, found: dict[str, dict[str, Any]]) -> None:
+    for label, content in found.items():
+        if missing := [key for key in _KEYS[kind] if not content.get(key)]:
+            raise CheckFailedError(
+                f"{kind} of {bundle.folder} on {label} has no {', '.join(missing)}; measure again"
+            )
 
 
 def _stages(
