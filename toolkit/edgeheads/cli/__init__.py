@@ -27,7 +27,7 @@ COMMANDS = {
     "heads": ("heads:heads", "Show what each task's head costs on a backbone."),
     "data": ("data:data", "Check a folder of labelled images, and draw its labels."),
     "check": ("check:check", "Hold a Bundle's measurements against limits, for a CI."),
-    "report": ("report:report", "Print what was measured of many Bundles as one table."),
+    "report": ("report:report", "Merge what was measured of many Bundles: a table or a page."),
     "recipes": ("recipes:recipes", "List the recipes that ship, or show one."),
     "predict": ("predict:predict", "Draw what a Bundle predicts on images."),
 }
