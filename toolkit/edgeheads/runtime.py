@@ -266,8 +266,7 @@ class DeviceSession:
         model: Path | None = None,
         extra_seconds: float = 0.0,
     ) -> dict[str, Any]:
-        if self._cancelled is not None and self._cancelled.is_set():
-            raise RuntimeFailureError(f"the work on {self._link.describe()} was interrupted")
+        self._require_not_cancelled()
         if ARCHIVE_NAME not in self._pushed:
             with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
                 program = Path(folder, ARCHIVE_NAME)
@@ -287,6 +286,10 @@ class DeviceSession:
         if "error" in answer:
             raise self._refusal(model, **answer["error"])
         return answer
+
+    def _require_not_cancelled(self) -> None:
+        if self._cancelled is not None and self._cancelled.is_set():
+            raise RuntimeFailureError(f"the work on {self._link.describe()} was interrupted")
 
     def _push_once(self, local: Path, name: str) -> None:
         if name not in self._pushed:

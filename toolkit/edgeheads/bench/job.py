@@ -11,10 +11,11 @@ from typing import Any
 from edgeheads.bench.cooling import CoolDownGuard
 from edgeheads.bench.cross_check import cross_check
 from edgeheads.bench.latency import compare
+from edgeheads.bench.native_tool import ToolSession
 from edgeheads.bench.stages import all_stages
 from edgeheads.bench.sustained import draw_curve, run_sustained, throttled_during
 from edgeheads.bundle import Bundle
-from edgeheads.errors import CheckFailedError
+from edgeheads.errors import CheckFailedError, EdgeheadsError
 from edgeheads.measurements import device_label, measurement_name, require_verified_file
 from edgeheads.progress import Progress, SilentProgress, Step
 from edgeheads.runtime import BenchSettings, DeviceSession
@@ -89,7 +90,9 @@ def bench_device(
     Raises:
         CheckFailedError: the delegate leaves nodes to the interpreter, and that is not allowed;
             or a Bundle was changed since it was verified. Nothing was measured then.
+        EdgeheadsError: the plan asks for what the device's tool does not tell.
     """
+    _require_python(session, plan)
     for model in models.values():
         if isinstance(model, Bundle):
             require_verified_file(model)
@@ -138,6 +141,21 @@ def bench_device(
     for name, model in models.items():
         _extras(session, model, plan, contents[name], progress)
     return contents
+
+
+def _require_python(session: DeviceSession, plan: BenchPlan) -> None:
+    """Refuse, before anything is measured, what needs our program on the device."""
+    asked = {
+        "--profile-ops": plan.profile_ops,
+        "--sustained": plan.sustained_minutes > 0,
+        "--cross-check": plan.cross_check,
+    }
+    refused = [option for option, is_asked in asked.items() if is_asked]
+    if refused and isinstance(session, ToolSession):
+        raise EdgeheadsError(
+            f"{' and '.join(refused)} need Python on the device, and {session.profile.name} has "
+            "benchmark_model alone; leave them out"
+        )
 
 
 def _about(session: DeviceSession, label: str) -> dict[str, str]:

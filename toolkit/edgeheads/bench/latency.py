@@ -40,7 +40,8 @@ def compare(
     Returns:
         By model name:
             repeats: the full result of every round.
-            latency_ms: the median over the rounds of each statistic.
+            latency_ms: the median over the rounds of each statistic; None for one that the
+                device does not tell.
             spread_percent: (largest - smallest p50) / median p50 * 100.
             unstable: whether that is more than `UNSTABLE_PERCENT`.
             ratios_to_first: p50 divided by the first model's p50 of the same round.
@@ -68,7 +69,10 @@ def _summary(rounds: list[dict[str, Any]], first: list[float]) -> dict[str, Any]
     ratios = [own / reference for own, reference in zip(p50s, first, strict=True)]
     return {
         "repeats": rounds,
-        "latency_ms": {key: median(row[key] for row in statistics) for key in statistics[0]},
+        "latency_ms": {
+            key: None if statistics[0][key] is None else median(row[key] for row in statistics)
+            for key in statistics[0]
+        },
         "spread_percent": spread,
         "unstable": spread > UNSTABLE_PERCENT,
         "ratios_to_first": ratios,

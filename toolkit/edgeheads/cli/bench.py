@@ -49,6 +49,11 @@ _MAX_THREADS = 256
 )
 @click.option("--cross-check", is_flag=True, help="Ask ai-edge-litert's own tool, too.")
 @click.option("--profile-ops", is_flag=True, help="Time every operation.")
+@click.option(
+    "--benchmark-model",
+    metavar="PATH",
+    help="Time with this program on the device, TensorFlow Lite's own, where there is no Python.",
+)
 @click.option("--allow-fallback", is_flag=True, help="Accept nodes outside the delegate.")
 @devices_options
 @json_option
@@ -63,6 +68,7 @@ def bench(
     sustained: float | None,
     cross_check: bool,
     profile_ops: bool,
+    benchmark_model: str | None,
     allow_fallback: bool,
     devices: tuple[str, ...],
     hosts: tuple[str, ...],
@@ -77,9 +83,9 @@ def bench(
     """
     from edgeheads.bench.fleet import on_every_device
     from edgeheads.bench.job import BenchPlan, bench_device
+    from edgeheads.bench.native_tool import open_bench_session
     from edgeheads.bench.sustained import require_plotting
     from edgeheads.cli.bench_report import print_benchmarks
-    from edgeheads.runtime import DeviceSession
 
     changes = {"runs": runs, "warmup_runs": warmup, "max_seconds": max_seconds}
     plan = _changed(
@@ -98,10 +104,12 @@ def bench(
     if sustained:
         require_plotting()
     profiles = chosen_devices(devices, None, hosts, serials, python)
+    if benchmark_model:
+        profiles = [replace(profile, benchmark_model=benchmark_model) for profile in profiles]
     with terminal_progress(silent=as_json) as progress:
 
         def work(profile: DeviceProfile, cancelled: Event) -> dict[str, dict[str, Any]]:
-            with DeviceSession(profile, cancelled=cancelled) as session:
+            with open_bench_session(profile, cancelled) as session:
                 return bench_device(session, opened, plan, progress)
 
         fleet = on_every_device(profiles, work)

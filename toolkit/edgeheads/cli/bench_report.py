@@ -69,7 +69,7 @@ def _print_latency(rows: _Rows, several: bool) -> None:
             [
                 name,
                 *([label, _setup(result["repeats"][0])] if several else []),
-                *(f"{result['latency_ms'][key]:.3f}" for key in _STATISTICS),
+                *(_milliseconds(result["latency_ms"][key]) for key in _STATISTICS),
                 f"{result['ratio_to_first']:.2f}x",
                 " ".join(str(one["runs"]) for one in result["repeats"]),
                 f"{result['spread_percent']:.0f} %{' unstable' if result['unstable'] else ''}",
@@ -131,8 +131,8 @@ def _print_stages(rows: _Rows, several: bool) -> None:
             *([label] if several else []),
             stage["stage"],
             "this machine" if "host" in (stage["where"], label) else label,
-            f"{stage['latency_ms']['p50']:.3f}",
-            f"{stage['latency_ms']['p90']:.3f}",
+            _milliseconds(stage["latency_ms"]["p50"]),
+            _milliseconds(stage["latency_ms"]["p90"]),
             str(stage["runs"]),
         ]
         for name, label, result in rows
@@ -152,8 +152,8 @@ def _print_sweep(rows: _Rows, several: bool) -> None:
             name,
             *([label] if several else []),
             str(one["threads"]),
-            f"{one['latency_ms']['p50']:.3f}",
-            f"{one['latency_ms']['p90']:.3f}",
+            _milliseconds(one["latency_ms"]["p50"]),
+            _milliseconds(one["latency_ms"]["p90"]),
             f"{one['speedup']:.2f}x",
             f"{one['spread_percent']:.0f} %{' unstable' if one['unstable'] else ''}",
             _megabytes(one["peak_memory_bytes"]),
@@ -203,6 +203,10 @@ def _print_extras(where: str, result: dict[str, Any]) -> None:
             f"{sustained['latency_ms']['p50']:.3f} ms, at the end {sustained['slowdown']:.2f} "
             f"times that of the beginning{held}; {sustained['picture']}"
         )
+
+
+def _milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _number(value: float | None, digits: int) -> str:
