@@ -96,7 +96,9 @@ def test_calibration_is_read_one_by_one() -> None:
 
 
 def test_unknown_precision() -> None:
-    with pytest.raises(EdgeheadsError, match="unknown quantization scheme 'int4'; did you mean int8"):
+    with pytest.raises(
+        EdgeheadsError, match="unknown quantization scheme 'int4'; did you mean int8"
+    ):
         convert_to_tflite(*graph(), "int4", images)
 
 
