@@ -14,6 +14,7 @@ import numpy as np
 from edgeheads.backbones import create_backbone
 from edgeheads.bench.latency import compare
 from edgeheads.compression.macs import count_macs
+from edgeheads.compression.quantize.calibration import Images
 from edgeheads.export.tflite import convert_to_tflite
 from edgeheads.heads import HEADS
 from edgeheads.heads.base import BaseVisionHead
@@ -24,7 +25,7 @@ from edgeheads.progress import Progress, SilentProgress
 from edgeheads.runtime import BenchSettings, DeviceSession
 from edgeheads.tasks.base import Array
 
-__all__ = ["HeadCost", "measure_heads"]
+__all__ = ["HeadCost", "calibration_images", "edge_tensors", "measure_heads"]
 
 _CALIBRATION_IMAGES = 4
 
@@ -136,10 +137,16 @@ def _backbone(
     return create_backbone(name, (*size, 3), width=width, levels=levels)
 
 
-def _int8(model: keras.Model, outputs: Mapping[str, Any]) -> bytes:
+def calibration_images(shape: tuple[int, int, int]) -> Images:
+    """Return a few images of noise: ranges change no time."""
+
     def images() -> Iterator[Array]:
         for seed in range(_CALIBRATION_IMAGES):
-            shape = (1, *model.inputs[0].shape[1:])
-            yield np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+            yield np.random.default_rng(seed).uniform(-1, 1, (1, *shape)).astype(np.float32)
 
-    return convert_to_tflite(model.inputs[0], outputs, "int8", images)
+    return images
+
+
+def _int8(model: keras.Model, outputs: Mapping[str, Any]) -> bytes:
+    image = model.inputs[0]
+    return convert_to_tflite(image, outputs, "int8", calibration_images(tuple(image.shape[1:])))
