@@ -11,12 +11,15 @@ import pytest
 
 from conftest import QUICK_BENCH, tiny_recipe
 from edgeheads.bundle import Bundle
+from edgeheads.device import load_device
 from edgeheads.errors import EdgeheadsError
 
 pytest.importorskip("tensorflow")
 
+from edgeheads.compression.sensitivity.held_out import HeldOut
 from edgeheads.convert import convert
 from edgeheads.recipe import load_recipe
+from edgeheads.runtime import DeviceSession
 
 if TYPE_CHECKING:
     from edgeheads.convert import ConvertResult
@@ -199,3 +202,40 @@ def test_unwritable_folder_is_found_before_training(tmp_path: Path) -> None:
 def test_bundles_open(converted: ConvertResult) -> None:
     for bundle in converted.bundles.values():
         assert Bundle(bundle.folder).sha256 == bundle.sha256
+
+
+def test_layers_stay_float_within_a_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, converted: ConvertResult
+) -> None:
+    """The file that is scored first, int8 throughout, is over the budget; every other is within."""
+    scored: list[bytes] = []
+
+    def drop_of(self: HeldOut, content: bytes) -> float:
+        scored.append(content)
+        return 1.0 if len(scored) == 1 else 0.0
+
+    monkeypatch.setattr(HeldOut, "drop_of", drop_of)
+    changes = {"export.precisions": ["int8"], "export.max_drop": 50.0}
+    recipe = tiny_recipe().with_values(**changes)
+    result = convert(recipe, tmp_path, model_file=converted.model_path, bench_settings=QUICK_BENCH)
+    assert result.mixed is not None
+    assert (len(result.mixed.kept), result.mixed.max_drop) == (1, 0.5)
+    bundle = result.bundles["int8"]
+    stored = json.loads((bundle.folder / "mixed_precision.json").read_text())
+    assert stored["kept_float"] == [result.mixed.kept[0].name]
+    assert stored["model_sha256"] == bundle.sha256
+    assert all(check.passed for check in result.checks["int8"])
+    with DeviceSession() as session:
+        ops = session.inspect(bundle.model_path)["ops"]
+    assert any("float32" in str(one) for one in ops)
+
+
+def test_integers_alone_and_mixed_precision_contradict_each_other(tmp_path: Path) -> None:
+    recipe = tiny_recipe().with_values(**{"export.max_drop": 0.5})
+    with pytest.raises(EdgeheadsError) as caught:
+        convert(recipe, tmp_path / "no", profile=load_device("coral-usb"))
+    assert str(caught.value) == (
+        "mixed precision keeps layers in float32, and coral-usb runs int8 alone; leave "
+        "export.max_drop (--mixed) out, or choose another device"
+    )
+    assert not (tmp_path / "no").exists()

@@ -38,6 +38,17 @@ def test_prune_takes_a_run_and_convert_takes_it_from_there(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_convert_prunes_a_trained_model_when_told_to(tmp_path: Path) -> None:
+    run("train", "--recipe", TINY, "--out", tmp_path / "run")
+    model = tmp_path / "run" / "model.keras"
+    done = run("convert", "--model", model, "--prune", "macs=0.7", "--out", tmp_path / "out")
+    assert "Bought: 0." in done.stdout, done.stderr
+    assert keras.saving.load_model(tmp_path / "out" / "pruned.keras").count_params() < (
+        keras.saving.load_model(model).count_params()
+    )
+
+
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     run("train", "--recipe", TINY, "--out", tmp_path / "run")
     out = tmp_path / "out"

@@ -16,13 +16,17 @@ from edgeheads.bench.latency import compare
 from edgeheads.bundle import Bundle, BundleContent, write_bundle
 from edgeheads.compression.prune.report import PruneReport
 from edgeheads.compression.prune.run import prune_edge_model, save_report
+from edgeheads.compression.quantize.mixed import MixedResult, mixed_precision
+from edgeheads.compression.sensitivity.held_out import HeldOut, held_out_samples
 from edgeheads.contract import Contract, ImageInput
 from edgeheads.data.sample import Sample
 from edgeheads.data.sources import open_source
 from edgeheads.device import DeviceProfile
 from edgeheads.edge_model import EdgeModel, load
+from edgeheads.errors import EdgeheadsError
 from edgeheads.evaluate import evaluate, keep_float_scores, score, score_baseline
-from edgeheads.export.tflite import convert_to_tflite
+from edgeheads.export.compact import compact
+from edgeheads.export.tflite import convert_to_float_tflite, convert_to_tflite
 from edgeheads.measurements import device_label, measurement_name
 from edgeheads.progress import Progress, SilentProgress
 from edgeheads.recipe import Recipe, recipe_to_yaml
@@ -44,6 +48,10 @@ __all__ = ["ConvertResult", "bench_bundles", "convert"]
 
 _GOLDEN_IMAGES = 4
 
+# Of mixed precision: enough that one image is not a whole point of a metric, few enough that
+# dozens of files are scored in a minute.
+_HELD_OUT = 128
+
 
 @dataclass
 class ConvertResult:
@@ -62,6 +70,7 @@ class ConvertResult:
         benchmarks: benchmark.json, by precision.
         seconds: of each stage.
         pruning: what pruning cost and bought, where the recipe asks for it.
+        mixed: which layers of the int8 file stayed float, where the recipe sets a budget.
         skipped: why training samples were left out, a text each.
         label_problems: what was mended in, or left out of, the labels of the others.
     """
@@ -78,6 +87,7 @@ class ConvertResult:
     benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     pruning: PruneReport | None = None
+    mixed: MixedResult | None = None
     skipped: list[str] = field(default_factory=list)
     label_problems: list[str] = field(default_factory=list)
 
@@ -87,6 +97,7 @@ def convert(
     folder: Path,
     *,
     model_file: Path | None = None,
+    prune_given: bool = False,
     profile: DeviceProfile | None = None,
     bench_settings: BenchSettings | None = None,
     progress: Progress | None = None,
@@ -98,6 +109,8 @@ def convert(
         folder: for the Keras model (model.keras; pruned.keras where the recipe prunes), the
             resolved recipe (recipe.yaml) and the Bundles (one folder per precision).
         model_file: a trained `.keras` model to convert instead of building and training one.
+        prune_given: prune that model, too. Otherwise it stays as it is, as what `edgeheads prune`
+            made lies beside a recipe that prunes.
         profile: where to verify, evaluate and time; default: this machine.
         bench_settings: of the latency measurement.
         progress: where to report.
@@ -108,6 +121,7 @@ def convert(
     """
     progress = progress or SilentProgress()
     task = get_task(recipe.task, recipe.head.options)
+    _require_float_runs(recipe, profile)
     set_up_backend(recipe.seed)
     prepare_folder(folder)
     watch = Stopwatch()
@@ -121,20 +135,23 @@ def convert(
     result.skipped = list(data.skipped.reasons)
     result.label_problems = list(data.skipped.problems)
     baseline = task.baseline(data.samples, data.names)
+    held_out = []
+    if recipe.export.max_drop is not None:
+        held_out = held_out_samples(recipe, task, data.samples, _HELD_OUT)
     if model_file is None:
         with watch.stage("train"):
             edge = train(recipe, task, data, folder, progress)
-        if recipe.prune.target is not None:
-            with watch.stage("prune and recover"), DeviceSession(profile) as session:
-                edge, result.pruning = prune_edge_model(
-                    edge, recipe, task, data, test, session, bench_settings, progress
-                )
-            result.model_path = folder / "pruned.keras"
-            save_model(edge.model, recipe, result.model_path)
-            save_report(result.pruning, folder)
     else:
         edge = load(model_file, recipe, task, data.names)
         result.model_path = model_file
+    if recipe.prune.target is not None and (model_file is None or prune_given):
+        with watch.stage("prune and recover"), DeviceSession(profile) as session:
+            edge, result.pruning = prune_edge_model(
+                edge, recipe, task, data, test, session, bench_settings, progress
+            )
+        result.model_path = folder / "pruned.keras"
+        save_model(edge.model, recipe, result.model_path)
+        save_report(result.pruning, folder)
     result.parameters = edge.model.count_params()
 
     with watch.stage("evaluate the float model"):
@@ -152,9 +169,16 @@ def convert(
     with DeviceSession(profile) as session:
         for precision in recipe.export.precisions:
             with watch.stage(f"convert to {precision}"):
+                scorer = None
+                if precision == "int8" and held_out:
+                    scorer = HeldOut(edge, task, held_out, session)
+                content, mixed = _file(edge, recipe, precision, data.samples, scorer, progress)
                 bundle = _make_bundle(
-                    edge, recipe, precision, data.samples, baseline, folder, session, progress
+                    edge, recipe, precision, content, data.samples, baseline, folder, session
                 )
+                if mixed is not None:
+                    result.mixed = mixed
+                    bundle.save_measurement("mixed_precision", mixed.as_json())
                 result.bundles[precision] = bundle
             with watch.stage("verify and evaluate"):
                 result.checks[precision] = verify(bundle, session)
@@ -179,27 +203,59 @@ def bench_bundles(
     return results
 
 
-def _make_bundle(
+def _require_float_runs(recipe: Recipe, profile: DeviceProfile | None) -> None:
+    """Refuse mixed precision for a target of integers alone, before anything is trained."""
+    runs = profile.quantization.precisions if profile else ("float32",)
+    if recipe.export.max_drop is not None and "float32" not in runs:
+        assert profile is not None  # noqa: S101 - this machine runs all
+        raise EdgeheadsError(
+            f"mixed precision keeps layers in float32, and {profile.name} runs "
+            f"{', '.join(runs)} alone; leave export.max_drop (--mixed) out, or choose another "
+            "device"
+        )
+
+
+def _file(
     edge: EdgeModel,
     recipe: Recipe,
     precision: str,
     samples: Sequence[Sample],
-    baseline: Mapping[str, Any],
-    folder: Path,
-    session: DeviceSession,
+    scorer: HeldOut | None,
     progress: Progress,
-) -> Bundle:
+) -> tuple[bytes, MixedResult | None]:
+    """Return the .tflite file, and how it was found where `scorer` guards a budget."""
     calibration = samples[: recipe.export.calibration_samples]
-    with progress.step(
-        f"Converting to {precision}", len(calibration) if precision == "int8" else None
-    ) as step:
+    total = len(calibration) if precision == "int8" and scorer is None else None
+    with progress.step(f"Converting to {precision}", total) as step:
 
         def images() -> Iterator[Array]:
             for sample in calibration:
                 yield edge.scaled([sample.image])
-                step.advance()
+                if scorer is None:
+                    step.advance()
 
-        content = convert_to_tflite(edge.model.inputs[0], edge.outputs, precision, images)
+        graph = edge.model.inputs[0], edge.outputs
+        if scorer is None or recipe.export.max_drop is None:
+            return convert_to_tflite(*graph, precision, images), None
+        mixed = mixed_precision(
+            convert_to_float_tflite(*graph),
+            images,
+            scorer.drop_of,
+            scorer.budget(recipe.export.max_drop),
+        )
+        return compact(mixed.content), mixed
+
+
+def _make_bundle(
+    edge: EdgeModel,
+    recipe: Recipe,
+    precision: str,
+    content: bytes,
+    samples: Sequence[Sample],
+    baseline: Mapping[str, Any],
+    folder: Path,
+    session: DeviceSession,
+) -> Bundle:
     golden_images = np.stack([sample.image for sample in samples[-_GOLDEN_IMAGES:]])
     with tempfile.TemporaryDirectory(prefix="edgeheads-") as draft:
         path = Path(draft, "model.tflite")

@@ -151,6 +151,7 @@ class ExportSection(_Section):
 
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("float32", "int8")
     calibration_samples: Annotated[StrictInt, Field(ge=1)] = 128
+    max_drop: Annotated[Real, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _no_twins(self) -> ExportSection:

@@ -42,6 +42,9 @@ class Check:
     detail: str
 
 
+# Operations with weights: what mixed precision keeps float, with conversions around them.
+_LAYER_OPS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
+
 _NOT_RUN = Check("golden images", False, "not run: the tensors are not the contract's")
 
 
@@ -49,9 +52,9 @@ def verify(bundle: Bundle, session: DeviceSession) -> list[Check]:
     """Check a Bundle on a device, and store verification.json.
 
     The hashes were checked when the Bundle was opened. Checked here: the tensors are the
-    contract's; the operators are built in; an integer file is integer throughout; the delegate
-    takes every node; the golden images give the expected outputs again, and outputs close to the
-    float model's.
+    contract's; the operators are built in; an integer file is integer throughout, or in all layers
+    but those that a budget kept float; the delegate takes every node; the golden images give the
+    expected outputs again, and outputs close to the float model's.
     """
     facts = session.inspect(bundle.model_path)
     golden = bundle.golden()
@@ -59,7 +62,7 @@ def verify(bundle: Bundle, session: DeviceSession) -> list[Check]:
     checks = [
         tensors,
         _built_in(facts),
-        *([_integer(facts)] if bundle.precision in _INTEGER_PRECISIONS else []),
+        *([_integers(bundle, facts)] if bundle.precision in _INTEGER_PRECISIONS else []),
         _delegated(facts),
         *(_golden(bundle, golden, session) if tensors.passed else [_NOT_RUN]),
     ]
@@ -136,6 +139,19 @@ def _built_in(facts: Mapping[str, Any]) -> Check:
 def _is_foreign(op: str) -> bool:
     # The runtime reports a built-in operator in capitals, any other under its own name.
     return op != op.upper() or op.startswith("CUSTOM")
+
+
+def _integers(bundle: Bundle, facts: Mapping[str, Any]) -> Check:
+    mixed = bundle.read_measurement("mixed_precision")
+    if not mixed or not mixed["kept_float"]:
+        return _integer(facts)
+    kept = mixed["kept_float"]
+    found = [node for node in facts["non_integer"] if node["op"] in _LAYER_OPS]
+    return Check(
+        "the layers that compute in float are those of mixed_precision.json",
+        len(found) == len(kept),
+        f"{len(found)} layers of {facts['nodes']} nodes, {len(kept)} expected: {', '.join(kept)}",
+    )
 
 
 def _integer(facts: Mapping[str, Any]) -> Check:

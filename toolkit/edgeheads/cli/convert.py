@@ -10,7 +10,10 @@ import click
 from edgeheads.cli.console import print_json, terminal_progress
 from edgeheads.cli.options import chosen_device, device_options, json_option
 from edgeheads.cli.recipe_options import load_pipeline, recipe_options, resolve_recipe, run_name
-from edgeheads.errors import CheckFailedError
+from edgeheads.errors import CheckFailedError, EdgeheadsError
+
+# Of a metric in points: half of what most tasks allow an int8 file to lose.
+_MAX_DROP = 0.5
 
 
 @click.command()
@@ -29,6 +32,23 @@ from edgeheads.errors import CheckFailedError
     help="Trained .keras model: convert it instead of building and training one.",
 )
 @click.option(
+    "--prune",
+    "prune_target",
+    metavar="KIND=AMOUNT",
+    help="Remove channels first: macs=0.5, latency=0.6, ... [default: the recipe's].",
+)
+@click.option(
+    "--mixed",
+    is_flag=True,
+    help="Keep the fewest layers of the int8 file float that --max-drop asks for.",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0),
+    help="Of --mixed: points, percent or units of the metric on samples held out of training "
+    "[default: 0.5].",
+)
+@click.option(
     "--against-separate",
     is_flag=True,
     help="Of several tasks: also convert each by itself, and compare.",
@@ -39,6 +59,9 @@ def convert(
     task: str | None,
     recipe_name: str | None,
     model_file: Path | None,
+    prune_target: str | None,
+    mixed: bool,
+    max_drop: float | None,
     against_separate: bool,
     out: Path | None,
     dry_run: bool,
@@ -53,6 +76,10 @@ def convert(
     task's own is taken, or, with --model, the recipe.yaml beside the model.
     """
     profile = chosen_device(device, threads)
+    if max_drop is not None and not mixed:
+        raise EdgeheadsError("--max-drop is the budget of mixed precision: add --mixed")
+    overrides["prune"] = prune_target
+    overrides["max_drop"] = (_MAX_DROP if max_drop is None else max_drop) if mixed else None
     recipe = resolve_recipe("convert", task, recipe_name, _beside(model_file), overrides)
     if dry_run:
         from edgeheads.recipe import recipe_to_yaml
@@ -71,6 +98,7 @@ def convert(
             recipe,
             out or Path("out", run_name(recipe)),
             model_file=model_file,
+            prune_given=prune_target is not None,
             profile=profile,
             progress=progress,
         )

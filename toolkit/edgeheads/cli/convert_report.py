@@ -99,6 +99,7 @@ def as_json(result: ConvertResult, separate: Separate | None = None) -> dict[str
         "parameters": result.parameters,
         "recipe": result.recipe.values(),
         "pruning": None if result.pruning is None else result.pruning.as_json(),
+        "mixed_precision": None if result.mixed is None else result.mixed.as_json(),
         "keras": result.float_scores,
         "baseline": result.baseline,
         "bundles": {
@@ -174,6 +175,13 @@ def _notes(result: ConvertResult) -> list[str]:
         "in turn",
     ]
     notes += _compared(result)
+    if result.mixed is not None:
+        kept = [layer.name for layer in result.mixed.kept]
+        notes.append(
+            f"Mixed precision: {len(kept)} layers of the int8 file stayed float"
+            f"{': ' + ', '.join(kept) if kept else ''}; on samples held out of training it drops "
+            f"by {result.mixed.drop:.4f}, and may by {result.mixed.max_drop:.4f}"
+        )
     notes += [
         f"{precision}: p50 varied by {bench['spread_percent']:.0f} % between rounds: "
         "this machine was busy, trust the ratio rather than the milliseconds"

@@ -54,6 +54,8 @@ _FIELDS = {
     "strict": "data.strict",
     "steps": "training.steps",
     "seed": "seed",
+    "prune": "prune.target",
+    "max_drop": "export.max_drop",
 }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from edgeheads.compression.quantize.bias_correction import correct_biases
 from edgeheads.compression.quantize.calibration import Images, measure_ranges
@@ -47,6 +47,15 @@ class MixedResult:
     drop: float
     max_drop: float
     attempts: tuple[Attempt, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the file as plain JSON values."""
+        return {
+            "max_drop": self.max_drop,
+            "drop": self.drop,
+            "kept_float": [layer.name for layer in self.kept],
+            "attempts": [asdict(one) for one in self.attempts],
+        }
 
 
 class BudgetError(CheckFailedError):

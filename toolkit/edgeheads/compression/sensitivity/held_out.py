@@ -78,6 +78,16 @@ class HeldOut:
             value = self._value(self._file_predictor(path))
         return self.metric.drop(self.reference, value)
 
+    def budget(self, max_drop: float) -> float:
+        """Return a budget in the unit of `drop_of`.
+
+        Args:
+            max_drop: in points (hundredths) of a metric without a unit, in percent where the
+                metric's drop is relative, else in the metric's unit.
+        """
+        in_hundredths = self.metric.drop_is_relative or not self.metric.unit
+        return max_drop / 100 if in_hundredths else max_drop
+
     def _value(self, predict: Predictor) -> float:
         evaluator = self.task.evaluator(self.edge.decoding)
         predictions = predict([sample.image for sample in self.samples])

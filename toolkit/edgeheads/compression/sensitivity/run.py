@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,7 @@ class SensitivityResult:
             "metric": self.metric and self.metric.name,
             "reference": self.reference,
             "layers": [one.as_json() for one in self.layers],
-            "mixed": self.mixed
-            and {
-                "max_drop": self.mixed.max_drop,
-                "drop": self.mixed.drop,
-                "kept_float": [layer.name for layer in self.mixed.kept],
-                "attempts": [asdict(one) for one in self.mixed.attempts],
-            },
+            "mixed": self.mixed and self.mixed.as_json(),
         }
 
 
@@ -124,7 +118,7 @@ def find_sensitivity(
                     float_model,
                     images,
                     scorer.drop_of,
-                    _budget(scorer.metric, max_drop),
+                    scorer.budget(max_drop),
                     order=[one.layer.name for one in layers],
                 )
     return SensitivityResult(
@@ -135,8 +129,3 @@ def find_sensitivity(
         scorer.reference if scorer else None,
         mixed,
     )
-
-
-def _budget(metric: Metric, max_drop: float) -> float:
-    in_hundredths = metric.drop_is_relative or not metric.unit
-    return max_drop / 100 if in_hundredths else max_drop
