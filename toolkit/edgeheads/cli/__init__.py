@@ -60,7 +60,7 @@ def cli() -> None:
 
     \b
     Exit codes: 0 done; 1 a check failed; 2 wrong use or input;
-    3 the converter, interpreter or link failed; 130 interrupted.
+    3 the converter, interpreter or link failed; 4 a budget cannot be held; 130 interrupted.
     """
 
 
