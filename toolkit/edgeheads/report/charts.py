@@ -107,6 +107,6 @@ def curve(points: Sequence[dict[str, Any]], title: str) -> str:
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
     low, high = float(min(values)), float(max(values))
-    # Room at the ends, but never below a zero that was given.
+    # Room at the ends, but values that cannot be negative get no axis that is.
     margin = (high - low) * 0.12 or abs(high) * 0.1 or 1.0
-    return (0.0 if low == 0 else low - margin), high + margin
+    return (max(0.0, low - margin) if low >= 0 else low - margin), high + margin
