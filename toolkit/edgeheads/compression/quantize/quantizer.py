@@ -45,7 +45,8 @@ def quantize_with_images(
             float32. Of 8-bit schemes only.
 
     Raises:
-        EdgeheadsError: images that cannot be used, or an unknown method or name.
+        EdgeheadsError: images that cannot be used, an unknown method or name, or one scale for
+            all channels with 16-bit activations and depthwise convolutions.
         RuntimeFailureError: the quantizer refuses the graph.
     """
     if scheme.activations == "int16":
@@ -117,6 +118,11 @@ def _to_int16(float_model: bytes, scheme: Scheme, images: Images, per_channel: b
     from tensorflow.lite.python.optimize.calibrator import Calibrator
 
     graph = FlatGraph(float_model)
+    if not per_channel and any(graph.kind(one) == "DEPTHWISE_CONV_2D" for one in graph.operations):
+        raise EdgeheadsError(
+            f"{scheme.name} cannot give depthwise convolutions one scale for all channels, which "
+            "the quantizer does not write; choose int8, or per-channel weights"
+        )
     feed = _Feed(images, graph.shape(graph.inputs[0]))
     io = tf.dtypes.as_dtype(scheme.io)
     with _refusals_of(scheme, feed):
