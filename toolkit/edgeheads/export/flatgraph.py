@@ -118,6 +118,67 @@ class FlatGraph:
         stored = np.ascontiguousarray(values, self.dtype(tensor))
         self._model.buffers[entry.buffer].data = np.frombuffer(stored.tobytes(), np.uint8)
 
+    def is_constant(self, tensor: int) -> bool:
+        """Tell whether a tensor's values are in the file."""
+        data = self._model.buffers[self._graph.tensors[tensor].buffer].data
+        return data is not None and len(data) > 0
+
+    def is_same_padded(self, operation: Any) -> bool:
+        """Tell whether a convolution pads as much as keeps its stride's share of the size."""
+        return bool(operation.builtinOptions.padding == self._schema.Padding.SAME)
+
+    def add_tensor(self, name: str, shape: Sequence[int]) -> int:
+        """Add a float32 activation, and return its number."""
+        return self._add(name, shape, self._schema.TensorType.FLOAT32, None)
+
+    def add_constant(self, name: str, values: Array) -> int:
+        """Add a constant, float32 or int32, and return its number."""
+        types = self._schema.TensorType
+        kind = types.INT32 if values.dtype == np.int32 else types.FLOAT32
+        stored = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        return self._add(name, values.shape, kind, stored)
+
+    def insert_reshape(
+        self, source: int, target: int, *, before: Any = None, after: Any = None
+    ) -> None:
+        """Compute tensor `target` from `source`, next to an operation of this graph."""
+        shape = np.asarray(self.shape(target), np.int32)
+        name = f"{self.name(target)}/shape"
+        reshape = self._schema.OperatorT()
+        reshape.opcodeIndex = self._code(self._schema.BuiltinOperator.RESHAPE)
+        reshape.inputs = np.asarray([source, self.add_constant(name, shape)], np.int32)
+        reshape.outputs = np.asarray([target], np.int32)
+        reshape.builtinOptionsType = self._schema.BuiltinOptions.ReshapeOptions
+        reshape.builtinOptions = self._schema.ReshapeOptionsT()
+        reshape.builtinOptions.newShape = shape
+        neighbour = before if after is None else after
+        place = next(i for i, one in enumerate(self._graph.operators) if one is neighbour)
+        self._graph.operators.insert(place + (after is not None), reshape)
+
+    def _add(self, name: str, shape: Sequence[int], kind: int, data: Any) -> int:
+        tensor = self._schema.TensorT()
+        tensor.name = name.encode()
+        tensor.shape = np.asarray(shape, np.int32)
+        tensor.type = kind
+        tensor.buffer = len(self._model.buffers)
+        buffer = self._schema.BufferT()
+        buffer.data = data
+        self._model.buffers.append(buffer)
+        self._graph.tensors.append(tensor)
+        return len(self._graph.tensors) - 1
+
+    def _code(self, operator: int) -> int:
+        """Return the place of an operator in the file's table, where it is added if missing."""
+        codes = self._model.operatorCodes
+        for place, code in enumerate(codes):
+            if max(code.builtinCode, code.deprecatedBuiltinCode) == operator:
+                return place
+        code = self._schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = operator
+        code.version = 1
+        codes.append(code)
+        return len(codes) - 1
+
     def set_range(self, tensor: int, low: float, high: float) -> None:
         """Note the range of a float activation, for a quantizer to read."""
         quantization = self._schema.QuantizationParametersT()

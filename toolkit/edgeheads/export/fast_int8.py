@@ -1,0 +1,180 @@
+"""Changes to a float .tflite file that make its int8 form faster in XNNPACK; outputs stay the same.
+
+Both were found by timing operations one by one; compression/README.md has the figures.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeheads.export.flatgraph import FlatGraph
+from edgeheads.tasks.base import Array
+
+__all__ = ["fold_width", "unary_without_int8"]
+
+# XNNPACK has no int8 kernel for these and leaves them to the interpreter's own, which take 30
+# times as long as float ones. Between a DEQUANTIZE and a QUANTIZE it computes them by one table of
+# 256 entries.
+_WITHOUT_INT8 = frozenset({"HARD_SWISH", "RELU", "RELU6", "RELU_N1_TO_1", "ABS"})
+
+# An AMX tile takes 64 bytes of a row at once, for 16 channels or more; with fewer most of it is
+# empty.
+_TILE_BYTES = 64
+
+# A smaller convolution is over in the time that the two reshapes take.
+_LEAST_POSITIONS = 48 * 48
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    """A convolution that can be folded: stock padding, no dilation, one group."""
+
+    operation: Any
+    height: int
+    width: int
+    in_channels: int
+    out_height: int
+    out_width: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: int
+    left: int
+
+    def reach(self, fold: int) -> tuple[int, int]:
+        """Return the first and last folded column that `fold` outputs side by side read."""
+        span = fold * self.stride
+        last = (fold - 1) * self.stride + self.kernel[1] - 1 - self.left
+        return -self.left // span, last // span
+
+
+def unary_without_int8(float_model: bytes) -> set[str]:
+    """Return the tensors of operations on one tensor that XNNPACK is faster at in float.
+
+    For `keep_float`. What is in front of and behind them stays int8.
+    """
+    graph = FlatGraph(float_model)
+    return {
+        graph.name(int(one.outputs[0]))
+        for one in graph.operations
+        if graph.kind(one) in _WITHOUT_INT8
+    }
+
+
+def fold_width(float_model: bytes) -> bytes:
+    """Let convolutions of few channels compute several neighbours in a row as channels of one.
+
+    [1, H, W, C] and [1, H, W / f, f * C] are the same bytes. A convolution between the two forms
+    has each filter f times, moved by a step and filled up with zeros: more products, of which a
+    processor with matrix tiles (AMX) computes most in the time of one. Elsewhere it is slower.
+
+    Returns:
+        The file; tensors that other operations read keep their names and values.
+    """
+    graph = FlatGraph(float_model)
+    for operation in graph.operations:
+        found = _convolution(graph, operation)
+        fold = _best_fold(found) if found else 1
+        if found and fold > 1:
+            _replace(graph, found, fold)
+    return graph.to_bytes()
+
+
+def _convolution(graph: FlatGraph, operation: Any) -> _Convolution | None:
+    if graph.kind(operation) != "CONV_2D" or len(operation.inputs) < 3:
+        return None
+    image, weights, bias = (int(tensor) for tensor in operation.inputs)
+    options = operation.builtinOptions
+    if not graph.is_constant(weights) or bias < 0 or not graph.is_constant(bias):
+        return None
+    batch, height, width, in_channels = graph.shape(image)
+    _, out_height, out_width, out_channels = graph.shape(int(operation.outputs[0]))
+    filters, *kernel, depth = graph.shape(weights)
+    stride = options.strideW
+    plain = (
+        batch == 1
+        and depth == in_channels
+        and filters == out_channels
+        and (options.dilationWFactor, options.dilationHFactor) == (1, 1)
+        and out_width * stride == width
+        # A wider kernel cannot be as wide as the image on the same side of the padding.
+        and (kernel[1] == 1 or graph.is_same_padded(operation))
+    )
+    if not plain:
+        return None
+    left = max(0, (out_width - 1) * stride + kernel[1] - width) // 2
+    return _Convolution(
+        operation,
+        height,
+        width,
+        in_channels,
+        out_height,
+        out_width,
+        out_channels,
+        (kernel[0], kernel[1]),
+        stride,
+        left,
+    )
+
+
+def _best_fold(one: _Convolution) -> int:
+    """Return how many outputs to compute at once; 1 leaves the convolution as it is."""
+    if one.out_height * one.out_width < _LEAST_POSITIONS:
+        return 1
+    # Wide enough as it is: a tile is filled, or its empty part costs less than the writing.
+    if one.kernel == (1, 1) and (one.in_channels >= _TILE_BYTES or one.out_channels > 32):
+        return 1
+    if one.kernel != (1, 1) and one.in_channels * one.stride > 8:
+        return 1
+    for fold in (4, 2):
+        first, last = one.reach(fold)
+        fits = one.out_width % fold == 0 and one.width % (fold * one.stride) == 0
+        # SAME padding of the folded kernel must begin where the original one does.
+        if fits and (last - first) // 2 == -first:
+            return fold
+    return 1
+
+
+def _replace(graph: FlatGraph, one: _Convolution, fold: int) -> None:
+    operation = one.operation
+    span = fold * one.stride
+    name = graph.name(int(operation.outputs[0]))
+    folded_in = graph.add_tensor(
+        f"{name}/folded_input",
+        (1, one.height, one.width // span, span * one.in_channels),
+    )
+    folded_out = graph.add_tensor(
+        f"{name}/folded",
+        (1, one.out_height, one.out_width // fold, fold * one.out_channels),
+    )
+    image, weights, bias = (int(tensor) for tensor in operation.inputs)
+    output = int(operation.outputs[0])
+    kernel = _folded_kernel(graph.constant(weights), one, fold)
+    operation.inputs = np.asarray(
+        [
+            folded_in,
+            graph.add_constant(f"{name}/folded_weights", kernel),
+            graph.add_constant(f"{name}/folded_bias", np.tile(graph.constant(bias), fold)),
+        ],
+        np.int32,
+    )
+    operation.outputs = np.asarray([folded_out], np.int32)
+    operation.builtinOptions.strideW = 1
+    graph.insert_reshape(image, folded_in, before=operation)
+    graph.insert_reshape(folded_out, output, after=operation)
+
+
+def _folded_kernel(kernel: Array, one: _Convolution, fold: int) -> Array:
+    """Return [fold * O, kh, taps, span * I] of a kernel [O, kh, kw, I]."""
+    filters, rows, columns, depth = kernel.shape
+    span = fold * one.stride
+    first, last = one.reach(fold)
+    folded = np.zeros((fold, filters, rows, last - first + 1, span, depth), kernel.dtype)
+    for place in range(fold):
+        for column in range(columns):
+            tap, within = divmod(place * one.stride + column - one.left, span)
+            folded[place, :, :, tap - first, within] = kernel[:, :, column]
+    return folded.reshape(fold * filters, rows, math.prod(folded.shape[3:4]), span * depth)
