@@ -72,10 +72,10 @@ def test_every_scheme_converts_and_runs(
     content = convert_to_tflite(*graph, name, _images, per_channel=per_channel)
     runner = Interpreter(model_content=content).get_signature_runner()
     [image] = runner.get_input_details().values()
-    assert image["dtype"] == dtype
+    assert np.dtype(image["dtype"]) == dtype
     found = [runner(image=_stored(image, one)) for one in _images()]
     for output, fact in runner.get_output_details().items():
-        assert fact["dtype"] == dtype
+        assert np.dtype(fact["dtype"]) == dtype
         scale, zero = fact["quantization"] if fact["quantization"][0] else (1.0, 0)
         real = (np.concatenate([one[output] for one in found]).astype(np.float64) - zero) * scale
         noise = np.square(real - expected[output]).sum()

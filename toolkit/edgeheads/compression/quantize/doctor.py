@@ -1,0 +1,418 @@
+"""What is wrong with a calibration set, before ranges are measured on it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+
+from edgeheads.compression.quantize.calibration import (
+    DEFAULT_CALIBRATION,
+    Images,
+    Range,
+    measure_ranges,
+)
+from edgeheads.errors import EdgeheadsError
+from edgeheads.export.flatgraph import FlatGraph
+from edgeheads.tasks.base import Array
+
+__all__ = ["DoctorReport", "Finding", "diagnose", "expected_range", "range_spreads"]
+
+Severity = Literal["error", "warning", "note"]
+
+# From so many on, the ranges of two halves rarely differ by more than a few percent.
+_ENOUGH = 32
+_MANY_DUPLICATES = 0.1
+# Of the width of a range: by so much it may differ between two halves of the images, ...
+_SPREAD = 0.2
+# ... in so large a share of the activations.
+_SPREADING = 0.25
+# Of the width that the model was trained with: more outside is another normalisation, and less
+# than so much of it inside likewise.
+_OUTSIDE = 0.02
+_COVERED = 0.55
+# Standard deviations of training, as its batch normalization remembers them, may be so many
+# times those of the images, or the other way round.
+_SCALE = 1.7
+_WRONG_SCALE = 10.0
+_STATISTICS_IMAGES = 64
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or worth knowing.
+
+    Attributes:
+        severity: "error": a file would be worth nothing; "warning": it would be worse than it
+            could be; "note": all is well, or nobody can tell.
+        check: what was looked at.
+        text: what was found.
+        advice: what to do; empty for a note.
+    """
+
+    severity: Severity
+    check: str
+    text: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """What was found of a calibration set.
+
+    Attributes:
+        images: so many.
+        findings: errors first.
+        spreads: {activation: by what share of its width its range differs between two disjoint
+            halves of the images}; empty where errors kept them from being measured.
+    """
+
+    images: int
+    findings: tuple[Finding, ...]
+    spreads: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that forbid a conversion."""
+        return tuple(one for one in self.findings if one.severity == "error")
+
+    def require_usable(self) -> None:
+        """Raise the first error.
+
+        Raises:
+            EdgeheadsError: there is one; the text has its advice.
+        """
+        for one in self.errors:
+            raise EdgeheadsError(f"calibration images, {one.check}: {one.text}; {one.advice}")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "images": self.images,
+            "findings": [asdict(one) for one in self.findings],
+            "range_spreads": self.spreads,
+        }
+
+
+def diagnose(
+    images: Images,
+    shape: tuple[int, ...],
+    *,
+    expected: tuple[float, float] | None = None,
+    labels: Iterable[Iterable[int]] | None = None,
+    classes: Sequence[str] = (),
+    float_model: bytes | None = None,
+    keras_model: Any = None,
+    method: str = DEFAULT_CALIBRATION,
+) -> DoctorReport:
+    """Look at calibration images, and at what a model computes of them.
+
+    Memory holds one image, and a hash of each.
+
+    Args:
+        images: calibration inputs, as the model takes them; the same ones at every call.
+        shape: [1, H, W, C] that each must have.
+        expected: (low, high) of the inputs the model was trained with; None: unknown.
+        labels: of each image, the classes it shows; None: unknown.
+        classes: what their numbers stand for.
+        float_model: the float32 .tflite file, to measure ranges on two halves; None: do not.
+        keras_model: compare with the statistics of training in its first batch normalization.
+        method: how ranges are measured; a name from CALIBRATIONS.
+
+    Raises:
+        EdgeheadsError: an unknown method, or a model that computes NaN of sound images.
+    """
+    seen = _look(images(), shape)
+    findings = [*_sound(seen, shape), *_normalisation(seen, expected)]
+    if labels is not None:
+        findings.append(_coverage(labels, classes))
+    spreads: dict[str, float] = {}
+    if not any(one.severity == "error" for one in findings):
+        if keras_model is not None:
+            findings += _remembered(keras_model, images)
+        if float_model is not None and seen.telling >= 2:
+            spreads = range_spreads(float_model, lambda: _telling(images()), method)
+            findings.append(_spread(spreads, seen.count))
+    rank = {"error": 0, "warning": 1, "note": 2}
+    findings.sort(key=lambda one: rank[one.severity])
+    return DoctorReport(seen.count, tuple(findings), spreads)
+
+
+@dataclass
+class _Seen:
+    count: int = 0
+    low: float = np.inf
+    high: float = -np.inf
+    other_shapes: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+    not_finite: list[int] = field(default_factory=list)
+    constant: list[int] = field(default_factory=list)
+    hashes: Counter[bytes] = field(default_factory=Counter)
+    # Different ones that are of more than one colour.
+    telling: int = 0
+
+
+def _look(images: Iterable[Array], shape: tuple[int, ...]) -> _Seen:
+    seen = _Seen()
+    for index, image in enumerate(images):
+        seen.count += 1
+        if image.shape != shape:
+            seen.other_shapes.append((index, image.shape))
+        elif not np.isfinite(image).all():
+            seen.not_finite.append(index)
+        else:
+            key = _hash(image)
+            if _is_constant(image):
+                seen.constant.append(index)
+            elif key not in seen.hashes:
+                seen.telling += 1
+            seen.low, seen.high = (
+                min(seen.low, float(image.min())),
+                max(seen.high, float(image.max())),
+            )
+            seen.hashes[key] += 1
+    return seen
+
+
+def _telling(images: Iterable[Array]) -> Iterator[Array]:
+    """Yield the images that are of more than one colour, each once."""
+    known = set()
+    for image in images:
+        key = _hash(image)
+        if key not in known and not _is_constant(image):
+            known.add(key)
+            yield image
+
+
+def _is_constant(image: Array) -> bool:
+    """Tell whether an image [1, H, W, C] is of one colour, which need not be grey."""
+    return bool((image == image[:, :1, :1]).all())
+
+
+def _hash(image: Array) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
+
+
+def _sound(seen: _Seen, shape: tuple[int, ...]) -> Iterator[Finding]:
+    if seen.other_shapes:
+        index, other = seen.other_shapes[0]
+        yield Finding(
+            "error",
+            "shape",
+            f"expected {shape}, received {other} of image {index}, and "
+            f"{len(seen.other_shapes) - 1} more like it",
+            "resize the images to the model's input",
+        )
+    if seen.not_finite:
+        yield Finding(
+            "error",
+            "NaN",
+            f"{len(seen.not_finite)} of {seen.count} images hold NaN or infinite values: "
+            f"{_some(seen.not_finite)}",
+            "leave them out, or mend what prepares them",
+        )
+    yield from _enough(seen)
+    constant = len(seen.constant)
+    if constant and constant == sum(seen.hashes.values()):
+        yield Finding(
+            "error",
+            "constant",
+            f"each of the {constant} images is of one colour, so no range can be measured",
+            "calibrate with images like those the model will see",
+        )
+    elif constant:
+        yield Finding(
+            "warning",
+            "constant",
+            f"{constant} of {seen.count} images are of one colour: {_some(seen.constant)}",
+            "leave them out: they say little about what the model will see",
+        )
+
+
+def _enough(seen: _Seen) -> Iterator[Finding]:
+    different = len(seen.hashes)
+    if seen.count == 0:
+        yield Finding("error", "count", "there is none", "give at least 2, better 100 and more")
+    elif different == 1:
+        what = "there is one image" if seen.count == 1 else f"all {seen.count} are one image"
+        yield Finding("error", "count", what, "give at least 2, better 100 and more")
+    elif different and different < _ENOUGH:
+        yield Finding(
+            "warning",
+            "count",
+            f"{different} different images, which rarely show all that the model will see",
+            f"give at least {_ENOUGH}, better 100 and more",
+        )
+    elif different:
+        yield Finding("note", "count", f"{different} different images")
+    repeated = sum(seen.hashes.values()) - different
+    if repeated and different > 1:
+        many = repeated > _MANY_DUPLICATES * seen.count
+        yield Finding(
+            "warning" if many else "note",
+            "duplicates",
+            f"{repeated} of {seen.count} images repeat others",
+            "leave them out: they count twice and show nothing new" if many else "",
+        )
+
+
+def _normalisation(seen: _Seen, expected: tuple[float, float] | None) -> Iterator[Finding]:
+    if not seen.hashes:
+        return
+    found = f"values from {seen.low:.4g} to {seen.high:.4g}"
+    if expected is None:
+        yield Finding(
+            "note", "normalisation", f"{found}; what the model was trained with is unknown"
+        )
+        return
+    low, high = expected
+    wanted = f"the model was trained with {low:.4g} to {high:.4g}"
+    width = high - low
+    if seen.low < low - _OUTSIDE * width or seen.high > high + _OUTSIDE * width:
+        yield Finding(
+            "error",
+            "normalisation",
+            f"{found}, but {wanted}",
+            "prepare the images as for training",
+        )
+    elif seen.high - seen.low < _COVERED * width:
+        yield Finding(
+            "warning",
+            "normalisation",
+            f"{found}, but {wanted}",
+            "prepare the images as for training, or give brighter and darker ones",
+        )
+    else:
+        yield Finding("note", "normalisation", f"{found}; {wanted}")
+
+
+def _coverage(labels: Iterable[Iterable[int]], classes: Sequence[str]) -> Finding:
+    counts: Counter[int] = Counter()
+    for one in labels:
+        counts.update(set(one))
+    missing = [name for index, name in enumerate(classes) if not counts[index]]
+    if missing:
+        return Finding(
+            "warning",
+            "classes",
+            f"{len(missing)} of {len(classes)} classes are in no image: {_some(missing)}",
+            "add images of them",
+        )
+    least = min(counts, key=counts.__getitem__, default=None)
+    if least is None:
+        return Finding("note", "classes", "no classes are known")
+    name = classes[least] if least < len(classes) else str(least)
+    return Finding(
+        "note",
+        "classes",
+        f"all {len(counts)} are there; the rarest, {name}, in {counts[least]} images",
+    )
+
+
+def range_spreads(
+    float_model: bytes, images: Images, method: str = DEFAULT_CALIBRATION
+) -> dict[str, float]:
+    """Return {activation: how far its ranges on two disjoint halves of the images lie apart}.
+
+    The larger distance between two ends, as a share of the wider range. The halves are the images
+    at even and at odd places.
+    """
+
+    def half(first: int) -> dict[int, Range]:
+        return measure_ranges(float_model, lambda: islice(images(), first, None, 2), method)
+
+    even, odd = half(0), half(1)
+    graph = FlatGraph(float_model)
+    spreads = {}
+    for tensor, one in even.items():
+        other = odd[tensor]
+        apart = max(abs(one.low - other.low), abs(one.high - other.high))
+        spreads[graph.name(tensor)] = apart / max(one.high - one.low, other.high - other.low)
+    return spreads
+
+
+def _spread(spreads: dict[str, float], count: int) -> Finding:
+    wide = [name for name, share in spreads.items() if share > _SPREAD]
+    worst = max(spreads, key=spreads.__getitem__)
+    text = (
+        f"measured on two halves, the ranges of {len(wide)} of {len(spreads)} activations differ "
+        f"by more than {_SPREAD:.0%}; the most, {spreads[worst]:.0%}, in {worst[-60:]}"
+    )
+    if len(wide) > _SPREADING * len(spreads):
+        return Finding(
+            "warning",
+            "two halves",
+            text,
+            f"give more than {count} images, and ones that differ less from each other in kind",
+        )
+    return Finding("note", "two halves", text)
+
+
+def expected_range(keras_model: Any) -> tuple[float, float] | None:
+    """Return the (low, high) of a Keras model's input where its first layers tell.
+
+    A Rescaling that divides by 255 or 127.5 takes pixels. None: the model does not say.
+    """
+    import keras
+
+    [first] = keras_model.inputs
+    for layer in keras_model.layers:
+        takes_image = getattr(layer, "input", None) is first
+        if isinstance(layer, keras.layers.Rescaling) and takes_image:
+            scale = np.asarray(layer.scale, np.float64)
+            if np.all((scale > 1 / 1000) & (scale < 1 / 20)):
+                return 0.0, 255.0
+    return None
+
+
+def _remembered(keras_model: Any, images: Images) -> Iterator[Finding]:
+    """Compare the input of the first batch normalization with its statistics of training."""
+    import keras
+
+    check = "statistics of training"
+    norms = [one for one in keras_model.layers if isinstance(one, keras.layers.BatchNormalization)]
+    if not norms or norms[0].axis not in (-1, len(norms[0].output.shape) - 1):
+        return
+    mean = np.asarray(norms[0].moving_mean, np.float64)
+    deviation = np.sqrt(np.asarray(norms[0].moving_variance, np.float64) + norms[0].epsilon)
+    if not mean.any():
+        yield Finding("note", check, "the model was never trained")
+        return
+    probe = keras.Model(keras_model.inputs, norms[0].input)
+    total = square = np.zeros_like(mean)
+    places = 0
+    for image in islice(images(), _STATISTICS_IMAGES):
+        values = np.asarray(probe(image, training=False), np.float64).reshape(-1, len(mean))
+        total, square = total + values.sum(axis=0), square + np.square(values).sum(axis=0)
+        places += len(values)
+    found = np.sqrt(np.maximum(square / places - np.square(total / places), 0))
+    scale = float(np.median(found / deviation))
+    shift = float(np.median(np.abs(total / places - mean) / deviation))
+    text = (
+        f"in {norms[0].name}, values spread {scale:.2f} times as far as in training, and lie "
+        f"{shift:.1f} standard deviations from its mean"
+    )
+    if _between(scale, _SCALE) and shift < _SCALE:
+        yield Finding("note", check, text)
+        return
+    hopeless = not _between(scale, _WRONG_SCALE) or shift > _WRONG_SCALE
+    yield Finding(
+        "error" if hopeless else "warning",
+        check,
+        text,
+        "prepare the images as for training, and choose ones like those of training",
+    )
+
+
+def _between(ratio: float, most: float) -> bool:
+    return 1 / most < ratio < most
+
+
+def _some(items: Sequence[object]) -> str:
+    more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+    return ", ".join(map(str, items[:_LISTED])) + more
