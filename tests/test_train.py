@@ -113,6 +113,7 @@ def test_patience_without_validation_is_refused() -> None:
         tiny_recipe(**{"training.patience": 2})
 
 
+@pytest.mark.slow
 def test_mixed_precision_learns_much_the_same_and_saves_float32(tmp_path: Path) -> None:
     plain = trained_weights(tmp_path / "plain")
     mixed = trained_weights(tmp_path / "mixed", **{"training.precision": "mixed_bfloat16"})
@@ -122,6 +123,7 @@ def test_mixed_precision_learns_much_the_same_and_saves_float32(tmp_path: Path) 
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.slow
 def test_float16_scales_its_loss(tmp_path: Path) -> None:
     half = trained_weights(tmp_path / "half", **{"training.precision": "mixed_float16"})
     plain = trained_weights(tmp_path / "plain")
@@ -129,6 +131,7 @@ def test_float16_scales_its_loss(tmp_path: Path) -> None:
     assert 0 < distance(plain, half) < 0.05
 
 
+@pytest.mark.slow
 def test_recomputing_the_head_gives_the_same_flat_model(tmp_path: Path) -> None:
     plain = trained_weights(tmp_path / "plain")
     thrifty = trained_weights(tmp_path / "thrifty", **{"training.recompute": True})

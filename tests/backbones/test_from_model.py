@@ -93,6 +93,7 @@ def test_strides_are_told_from_sizes(size: int, map_size: int, stride: int) -> N
     assert _stride_of_map(size, map_size) == stride
 
 
+@pytest.mark.slow
 def test_a_model_on_any_of_them_loads_without_edgeheads(tmp_path: Path) -> None:
     """The graph is flat and of stock layers; a separate process proves it."""
     images = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype("float32")

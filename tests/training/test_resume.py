@@ -94,6 +94,7 @@ def weights_file(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_in_the_same_weights(tmp_path: Path) -> None:
     backbone = {"name": "tiny", "weights": str(weights_file(tmp_path / "tiny.weights.h5"))}
     phases = {"training.frozen_fraction": 0.5, "training.backbone_rate": 0.3}

@@ -102,6 +102,7 @@ def arrays(path: Path, **others: Any) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_any_model_with_arrays_recovers(tmp_path: Path) -> None:
     classifier("softmax").save(tmp_path / "net.keras")
     section = {"target": "macs=0.4", "sparsity": 0.5, "recover_steps": 40, "recover_rate": 10}
