@@ -176,12 +176,12 @@ def write_bundle(folder: Path, content: BundleContent) -> Bundle:
     return Bundle(folder)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all, and make it last through a power cut."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8, whole or not at all; make it last through a power cut."""
     handle, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         Path(draft).chmod(0o644)
