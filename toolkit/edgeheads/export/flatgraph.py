@@ -143,17 +143,68 @@ class FlatGraph:
     ) -> None:
         """Compute tensor `target` from `source`, next to an operation of this graph."""
         shape = np.asarray(self.shape(target), np.int32)
-        name = f"{self.name(target)}/shape"
-        reshape = self._schema.OperatorT()
-        reshape.opcodeIndex = self._code(self._schema.BuiltinOperator.RESHAPE)
-        reshape.inputs = np.asarray([source, self.add_constant(name, shape)], np.int32)
-        reshape.outputs = np.asarray([target], np.int32)
-        reshape.builtinOptionsType = self._schema.BuiltinOptions.ReshapeOptions
-        reshape.builtinOptions = self._schema.ReshapeOptionsT()
-        reshape.builtinOptions.newShape = shape
+        options = self._schema.ReshapeOptionsT()
+        options.newShape = shape
+        inputs = [source, self.add_constant(f"{self.name(target)}/shape", shape)]
+        self._insert("RESHAPE", "ReshapeOptions", options, inputs, target, before, after)
+
+    def insert_convolution(
+        self, source: int, kernel: Array, bias: Array, target: int, *, before: Any
+    ) -> None:
+        """Compute `target` by a convolution without padding, kernel [O, kh, kw, I], bias [O]."""
+        options = self._schema.Conv2DOptionsT()
+        options.padding = self._schema.Padding.VALID
+        options.strideW = options.strideH = 1
+        name = self.name(target)
+        weights = self.add_constant(f"{name}/weights", kernel.astype(np.float32))
+        inputs = [source, weights, self.add_constant(f"{name}/bias", bias.astype(np.float32))]
+        self._insert("CONV_2D", "Conv2DOptions", options, inputs, target, before)
+
+    def insert_concatenation(
+        self, sources: Sequence[int], target: int, *, axis: int, before: Any
+    ) -> None:
+        """Compute `target` by putting maps one behind the other."""
+        options = self._schema.ConcatenationOptionsT()
+        options.axis = axis
+        self._insert(
+            "CONCATENATION", "ConcatenationOptions", options, list(sources), target, before
+        )
+
+    def insert_slice(
+        self, source: int, begin: Sequence[int], target: int, *, before: Any
+    ) -> None:
+        """Compute `target` as the part of `source` of its shape that begins at `begin`."""
+        name = self.name(target)
+        inputs = [
+            source,
+            self.add_constant(f"{name}/begin", np.asarray(begin, np.int32)),
+            self.add_constant(f"{name}/size", np.asarray(self.shape(target), np.int32)),
+        ]
+        self._insert("SLICE", "SliceOptions", self._schema.SliceOptionsT(), inputs, target, before)
+
+    def remove(self, operation: Any) -> None:
+        """Take an operation out."""
+        self._graph.operators = [one for one in self._graph.operators if one is not operation]
+
+    def _insert(
+        self,
+        kind: str,
+        options_name: str,
+        options: Any,
+        inputs: Sequence[int],
+        target: int,
+        before: Any,
+        after: Any = None,
+    ) -> None:
+        operation = self._schema.OperatorT()
+        operation.opcodeIndex = self._code(getattr(self._schema.BuiltinOperator, kind))
+        operation.inputs = np.asarray(inputs, np.int32)
+        operation.outputs = np.asarray([target], np.int32)
+        operation.builtinOptionsType = getattr(self._schema.BuiltinOptions, options_name)
+        operation.builtinOptions = options
         neighbour = before if after is None else after
         place = next(i for i, one in enumerate(self._graph.operators) if one is neighbour)
-        self._graph.operators.insert(place + (after is not None), reshape)
+        self._graph.operators.insert(place + (after is not None), operation)
 
     def _add(self, name: str, shape: Sequence[int], kind: int, data: Any) -> int:
         tensor = self._schema.TensorT()
