@@ -126,8 +126,8 @@ def test_one_side_means_a_square(tmp_path: Path) -> None:
         ),
         (
             MINIMAL + "prune: {target: mac=0.5}\n",
-            "recipe PATH: prune: unknown target 'mac'; did you mean macs?, "
-            "received {'target': 'mac=0.5'}",
+            "recipe PATH: prune.target: unknown target 'mac'; did you mean macs?, "
+            "received 'mac=0.5'",
         ),
         (
             MINIMAL + "prune: {sparsity: 0.8, pattern: '2:4'}\n",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +24,7 @@ try:
         StrictInt,
         StrictStr,
         ValidationError,
+        field_validator,
         model_validator,
     )
 except ImportError:
@@ -118,6 +121,15 @@ class TrainingSection(_Section):
         return self
 
 
+@contextmanager
+def _as_value_error() -> Iterator[None]:
+    """Hand the library's own errors to pydantic, which adds where in the recipe they arose."""
+    try:
+        yield
+    except EdgeheadsError as error:
+        raise ValueError(str(error)) from None
+
+
 class PruneSection(_Section):
     """What is removed from a trained model, and how it recovers; compression/README.md."""
 
@@ -135,14 +147,25 @@ class PruneSection(_Section):
     sparsity: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     pattern: StrictStr = "unstructured"
 
+    @field_validator("target")
+    @classmethod
+    def _target_is_one(cls, target: str | None) -> str | None:
+        if target is not None:
+            with _as_value_error():
+                parse_target(target)
+        return target
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern_is_one(cls, pattern: str) -> str:
+        with _as_value_error():
+            parse_pattern(pattern)
+        return pattern
+
     @model_validator(mode="after")
-    def _target_is_one(self) -> PruneSection:
-        try:
-            if self.target is not None:
-                parse_target(self.target)
+    def _pattern_has_the_zeros(self) -> PruneSection:
+        with _as_value_error():
             require_fitting(parse_pattern(self.pattern), self.sparsity)
-        except EdgeheadsError as error:
-            raise ValueError(str(error)) from None
         return self
 
 

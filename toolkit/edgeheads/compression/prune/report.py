@@ -50,7 +50,8 @@ class Stage:
     def of(cls, title: str, model: keras.Model, metrics: dict[str, float] | None = None) -> Stage:
         """Count a model."""
         kernels = layer_sparsity(model)
-        zeros = sum(one.zeros for one in kernels) / sum(one.weights for one in kernels)
+        weights = sum(one.weights for one in kernels)
+        zeros = sum(one.zeros for one in kernels) / weights if weights else 0.0
         return cls(title, count_macs(model), count_parameters(model), zeros, metrics or {})
 
 
