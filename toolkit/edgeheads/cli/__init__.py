@@ -18,6 +18,8 @@ COMMANDS = {
     "convert": ("convert:convert", "Train a model and turn it into proved .tflite Bundles."),
     "train": ("train:train", "Train a model, with checkpoints and learning curves."),
     "prune": ("prune:prune", "Remove channels or weights of a trained model; let it recover."),
+    "quantize": ("quantize:quantize", "Turn a Keras model into a quantized .tflite file."),
+    "lint": ("lint:lint", "Show what in a model is hostile to int8 or to a device; fix it."),
     "sensitivity": ("sensitivity:sensitivity", "Show what int8 costs each layer of a model."),
     "verify": ("verify:verify", "Check that a Bundle's file does what its manifest says."),
     "evaluate": ("evaluate:evaluate", "Score a Bundle's file on labelled images."),

@@ -1,0 +1,258 @@
+"""Every rule finds the least model it is about, and leaves the one beside it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+keras = pytest.importorskip("keras")
+pytest.importorskip("tensorflow")
+
+import numpy as np  # noqa: E402
+
+from edgeheads.backbones.registry import create_backbone  # noqa: E402
+from edgeheads.compression.lint.rule import SEVERITIES  # noqa: E402
+from edgeheads.compression.lint.rules import RULES, lint_model  # noqa: E402
+from edgeheads.device import DeviceProfile, Quantization, load_device  # noqa: E402
+from edgeheads.model import build_model  # noqa: E402
+from edgeheads.tasks.task_type import TaskType  # noqa: E402
+
+layers = keras.layers
+SIZE = (8, 8, 16)
+PER_TENSOR = DeviceProfile(name="npu", quantization=Quantization(weights="per-tensor"))
+Build = Callable[[], Any]
+
+
+def model(*stack: Any, shape: tuple[int | None, ...] = SIZE) -> Any:
+    image = keras.Input(shape)
+    x = image
+    for layer in stack:
+        x = layer(x)
+    return keras.Model(image, x)
+
+
+class Custom(layers.Layer):
+    """A layer of somebody's own."""
+
+    def call(self, inputs: Any) -> Any:
+        return inputs
+
+
+def attention() -> Any:
+    tokens = keras.Input((4, 8))
+    weights = layers.Softmax(name="it")(layers.Dot(axes=2)([tokens, tokens]))
+    return keras.Model(tokens, layers.Dot(axes=(2, 1))([weights, tokens]))
+
+
+def softmax_at_the_end() -> Any:
+    return model(layers.Dense(4), layers.Softmax(), shape=(8,))
+
+
+def gate(kind: str) -> Any:
+    image = keras.Input(SIZE)
+    mean = layers.GlobalAveragePooling2D(keepdims=True)(image)
+    scale = layers.Conv2D(16, 1, activation=kind)(mean)
+    return keras.Model(image, layers.Multiply(name="it")([image, scale]))
+
+
+def spatial_gate() -> Any:
+    image = keras.Input(SIZE)
+    scale = layers.Conv2D(1, 1, activation="sigmoid")(image)
+    return keras.Model(image, layers.Multiply()([image, scale]))
+
+
+def two_readers() -> Any:
+    image = keras.Input(SIZE)
+    x = layers.Conv2D(16, 1)(image)
+    return keras.Model(image, layers.Add()([x, layers.BatchNormalization(name="it")(x)]))
+
+
+def joined(first: str, second: str) -> Any:
+    image = keras.Input(SIZE)
+    branches = [layers.Conv2D(8, 1, activation=one)(image) for one in (first, second)]
+    return keras.Model(image, layers.Concatenate(name="it")(branches))
+
+
+def joined_norms(gamma: float) -> Any:
+    image = keras.Input(SIZE)
+    norms = [layers.BatchNormalization(), layers.BatchNormalization()]
+    branches = [norm(layers.Conv2D(8, 1)(image)) for norm in norms]
+    built = keras.Model(image, layers.Concatenate(name="it")(branches))
+    norms[1].gamma.assign(np.full(8, gamma))
+    return built
+
+
+def spread(least: float) -> Any:
+    built = model(layers.Conv2D(16, 1, name="it"))
+    kernel = np.ones((1, 1, 16, 16), np.float32)
+    kernel[..., 0] = least
+    built.get_layer("it").set_weights([kernel, np.zeros(16)])
+    return built
+
+
+# rule -> models it finds something in, at the layer "it"; models it does not.
+CASES: dict[str, tuple[list[Build], list[Build]]] = {
+    "custom-layer": (
+        [lambda: model(Custom(name="it")), lambda: model(layers.Lambda(abs, name="it"))],
+        [lambda: model(layers.Conv2D(8, 1), keras.ops.relu)],
+    ),
+    "dynamic-shape": (
+        [lambda: keras.Model(*[keras.Input((None, 8, 3), name="it")] * 2)],
+        [lambda: model(layers.Conv2D(8, 1))],
+    ),
+    "odd-channels": (
+        [lambda: model(layers.Conv2D(12, 1, name="it"), layers.ReLU(), layers.Conv2D(8, 1))],
+        [
+            lambda: model(layers.Conv2D(16, 1), layers.ReLU(), layers.Conv2D(8, 1)),
+            lambda: model(layers.Conv2D(3, 1)),  # the number of classes
+        ],
+    ),
+    "transposed-convolution": (
+        [lambda: model(layers.Conv2DTranspose(8, 3, strides=2, name="it"))],
+        [lambda: model(layers.UpSampling2D(2), layers.Conv2D(8, 3))],
+    ),
+    "resize-factor": (
+        [lambda: model(layers.Resizing(12, 12, name="it"))],
+        [lambda: model(layers.Resizing(16, 24))],
+    ),
+    "device-operation": (
+        [
+            lambda: model(layers.Activation("hard_swish", name="it")),
+            lambda: model(layers.LeakyReLU(name="it")),
+        ],
+        [lambda: model(layers.ReLU(6.0), layers.Conv2D(8, 3, activation="sigmoid"))],
+    ),
+    "hard-swish": (
+        [
+            lambda: model(layers.Activation("hard_swish", name="it")),
+            lambda: model(layers.Conv2D(8, 1, activation="hard_silu", name="it")),
+        ],
+        [lambda: model(layers.ReLU(6.0))],
+    ),
+    "smooth-activation": (
+        [
+            lambda: model(layers.Activation("gelu", name="it")),
+            lambda: model(layers.Dense(8, activation="swish", name="it")),
+        ],
+        [lambda: model(layers.Activation("relu")), lambda: model(layers.Activation("sigmoid"))],
+    ),
+    "squeeze-excitation": (
+        [lambda: gate("sigmoid"), lambda: gate("hard_sigmoid"), lambda: gate("relu6")],
+        [lambda: gate("linear"), spatial_gate],
+    ),
+    "layer-norm": (
+        [
+            lambda: model(layers.LayerNormalization(name="it")),
+            lambda: model(layers.RMSNormalization(name="it")),
+        ],
+        [lambda: model(layers.Conv2D(8, 1), layers.BatchNormalization())],
+    ),
+    "unfolded-batch-norm": (
+        [lambda: model(layers.ReLU(), layers.BatchNormalization(name="it")), two_readers],
+        [lambda: model(layers.Conv2D(8, 1), layers.BatchNormalization(), layers.ReLU())],
+    ),
+    "softmax-attention": (
+        [
+            attention,
+            lambda: keras.Model(
+                *(lambda x: (x, layers.MultiHeadAttention(2, 4, name="it")(x, x)))(
+                    keras.Input((4, 8))
+                )
+            ),
+        ],
+        [softmax_at_the_end],
+    ),
+    "unlike-concatenation": (
+        [lambda: joined("sigmoid", "linear"), lambda: joined_norms(5.0)],
+        [
+            lambda: joined("sigmoid", "sigmoid"),
+            lambda: joined("linear", "linear"),
+            lambda: joined_norms(3.0),
+        ],
+    ),
+    "weight-spread": ([lambda: spread(0.03)], [lambda: spread(0.032), lambda: spread(0.0)]),
+}
+
+
+def found(rule: str, built: Any) -> list[Any]:
+    device = load_device("coral-usb") if rule == "device-operation" else None
+    return [one for one in lint_model(built, device) if one.rule == rule]
+
+
+def test_every_rule_has_its_models() -> None:
+    """A rule of the table without a case here fails; ids are unique, severities known."""
+    assert sorted(CASES) == sorted(rule.id for rule in RULES)
+    assert len({rule.id for rule in RULES}) == len(RULES)
+    assert {rule.severity for rule in RULES} == set(SEVERITIES)
+    assert all(rule.title and rule.why and rule.instead for rule in RULES)
+
+
+@pytest.mark.parametrize("rule", CASES)
+def test_a_rule_finds_what_it_is_about(rule: str) -> None:
+    """One finding, at the layer named "it"."""
+    for build in CASES[rule][0]:
+        assert [one.layer for one in found(rule, build())] == ["it"]
+
+
+@pytest.mark.parametrize("rule", CASES)
+def test_a_rule_leaves_others_alone(rule: str) -> None:
+    """The model that does it right has no finding of the rule."""
+    for build in CASES[rule][1]:
+        assert found(rule, build()) == []
+
+
+def test_details_name_layers_and_figures() -> None:
+    """Worked by hand: of 16 channels one is 0.03 of the largest, less than 4/127 = 0.0315."""
+    [one] = found("weight-spread", spread(0.03))
+    assert one.detail.startswith("1 of 16 channels would use fewer than 4 of 127 steps")
+    assert "33.3 times" in one.detail
+    [one] = found("unlike-concatenation", joined_norms(5.0))
+    assert "about -6 to 6; " in one.detail
+    assert "about -30 to 30" in one.detail
+    [one] = found("odd-channels", CASES["odd-channels"][0][0]())
+    assert one.detail == "12 channels cost about as much as 16"
+
+
+def test_weight_spread_is_as_bad_as_the_device_makes_it() -> None:
+    """A warning with one scale per tensor, nothing with one per channel, else a note."""
+    built = spread(0.03)
+    assert [one.severity for one in lint_model(built, PER_TENSOR)] == ["warning"]
+    assert [one.severity for one in lint_model(built)] == ["note"]
+    assert lint_model(built, load_device("raspberry-pi-5")) == []
+
+
+def test_a_float_device_is_spared_the_rules_of_int8() -> None:
+    """Hard-swish does no harm there; a transposed convolution does."""
+    device = DeviceProfile(name="f", quantization=Quantization(precisions=("float32",)))
+    built = model(layers.Activation("hard_swish"), layers.Conv2DTranspose(8, 2, strides=2))
+    assert [one.rule for one in lint_model(built, device)] == ["transposed-convolution"]
+
+
+def test_findings_are_in_the_order_of_the_layers() -> None:
+    """Layer by layer, whichever rule found it; a layer that is called twice is found once."""
+    image = keras.Input(SIZE)
+    shared = layers.Activation("gelu", name="shared")
+    x = layers.Activation("hard_swish", name="first")(image)
+    built = keras.Model(image, layers.Add()([shared(x), shared(image)]))
+    assert [one.layer for one in lint_model(built)] == ["first", "shared"]
+
+
+@pytest.fixture(scope="module")
+def mobilenet() -> Any:
+    return create_backbone("mobilenet_v2", (64, 64, 3))
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        one if one is TaskType.CLASSIFICATION else pytest.param(one, marks=pytest.mark.slow)
+        for one in TaskType
+    ],
+)
+def test_efficient_heads_have_no_errors(mobilenet: Any, task: TaskType) -> None:
+    """The efficient head of every task on MobileNetV2, and no activation that int8 is slow at."""
+    found = lint_model(build_model(mobilenet, task))
+    assert [one for one in found if one.severity == "error"] == []
+    assert {one.rule for one in found} & {"hard-swish", "smooth-activation"} == set()

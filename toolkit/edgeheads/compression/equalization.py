@@ -1,0 +1,208 @@
+"""Cross-layer equalization: neighbouring layers share out the range of each channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from edgeheads.compression.fold import laid_open, scale_channels
+from edgeheads.compression.graph import Call, calls, copy_layer, rewrite
+from edgeheads.tasks.base import Array
+
+__all__ = ["Equalization", "channel_ranges", "equalize"]
+
+_DEPTHWISE = keras.layers.DepthwiseConv2D
+_PLAIN = (keras.layers.Conv2D, keras.layers.Dense)
+_TRANSPOSED = (keras.layers.Conv2DTranspose,)
+
+# Layers through which a positive factor of a channel passes unchanged.
+_PASSING = (
+    keras.layers.AveragePooling2D,
+    keras.layers.Dropout,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.MaxPooling2D,
+    keras.layers.UpSampling2D,
+    keras.layers.ZeroPadding2D,
+)
+
+# A factor outside would leave activations that int8 cannot hold.
+_LARGEST_FACTOR = 1e3
+
+
+@dataclass(frozen=True)
+class Equalization:
+    """What `equalize` returns.
+
+    Attributes:
+        model: computes what the given one does, to within rounding.
+        chains: the layers that were equalized with each other, in order.
+        spread_before: the largest range of a channel over the smallest, the median over the
+            layers of the chains; dead channels do not count.
+        spread_after: the same of `model`.
+    """
+
+    model: keras.Model
+    chains: tuple[tuple[str, ...], ...]
+    spread_before: float
+    spread_after: float
+
+
+def equalize(model: keras.Model, rounds: int = 20) -> Equalization:
+    """Scale the channels between neighbouring layers such that their weights have like ranges.
+
+    With s > 0, W2 relu(W1 x + b1) is W2 s relu(W1 x / s + b1 / s): for each channel the s is
+    chosen at which both layers' ranges are the geometric mean of what they were (Nagel et al.
+    2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.1).
+    Only ReLU, and no activation, lie between the layers of a chain: ReLU6 would clip elsewhere.
+    Layers whose output something else reads, or that several levels share, are left alone.
+
+    Args:
+        model: a functional model with batch normalization folded, see `fold_batch_norms`. It is
+            not changed.
+        rounds: of all pairs of a chain, until the factors settle.
+
+    Raises:
+        EdgeheadsError: see `edgeheads.compression.graph.flatten`.
+    """
+    flat = laid_open(model)
+    chains = tuple(_chains(flat))
+    twin = rewrite(flat, _copy_once())
+    names = [name for chain in chains for name in chain]
+    before = _median_spread(twin, names)
+    for chain in chains:
+        _settle([twin.get_layer(name) for name in chain], rounds)
+    return Equalization(twin, chains, before, _median_spread(twin, names))
+
+
+def channel_ranges(layer: Any) -> Array | None:
+    """Return the largest |weight| of each output channel; None for a layer without a kernel."""
+    if not isinstance(layer, (_DEPTHWISE, *_PLAIN, *_TRANSPOSED)):
+        return None
+    return _output_ranges(layer, np.asarray(layer.kernel))
+
+
+def _copy_once() -> Any:
+    twins: dict[str, keras.layers.Layer] = {}
+
+    def visit(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        if layer.name not in twins:
+            twins[layer.name] = copy_layer(layer)
+        return twins[layer.name](*args, **kwargs)
+
+    return visit
+
+
+def _chains(model: keras.Model) -> Iterator[tuple[str, ...]]:
+    """Yield the runs of two layers and more that can be equalized with each other."""
+    found = tuple(calls(model))
+    times: dict[str, int] = {}
+    readers: dict[int, list[Call]] = {}
+    for call in found:
+        times[call.layer.name] = times.get(call.layer.name, 0) + 1
+        for tensor in call.inputs:
+            readers.setdefault(id(tensor), []).append(call)
+    outputs = {id(tensor) for tensor in model.outputs}
+
+    def follower(call: Call) -> Call | None:
+        """Return the linear layer that is all that reads a call, activations in between."""
+        while _is_homogeneous(call.layer):
+            tensor = call.outputs[0]
+            after = readers.get(id(tensor), [])
+            if id(tensor) in outputs or len(after) != 1 or times[after[0].layer.name] > 1:
+                return None
+            call = after[0]
+            if _is_linear(call.layer):
+                return call
+            if not isinstance(call.layer, (*_PASSING, keras.layers.ReLU, keras.layers.Activation)):
+                return None
+        return None
+
+    after = {
+        call.layer.name: next_call.layer.name
+        for call in found
+        if _is_linear(call.layer)
+        and times[call.layer.name] == 1
+        and (next_call := follower(call)) is not None
+    }
+    starts = [name for name in after if name not in set(after.values())]
+    for name in starts:
+        chain = [name]
+        while chain[-1] in after:
+            chain.append(after[chain[-1]])
+        yield tuple(chain)
+
+
+def _is_linear(layer: Any) -> bool:
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
+        return False
+    if getattr(layer, "lora_enabled", False) or getattr(layer, "groups", 1) != 1:
+        return False
+    if isinstance(layer, _DEPTHWISE):
+        return bool(layer.depth_multiplier == 1)
+    return isinstance(layer, _PLAIN)
+
+
+def _is_homogeneous(layer: Any) -> bool:
+    """Whether a positive factor of the input is the same factor of the output."""
+    if isinstance(layer, keras.layers.ReLU):
+        return layer.max_value is None and layer.threshold == 0
+    activation = getattr(layer, "activation", keras.activations.linear)
+    return activation in (keras.activations.linear, keras.activations.relu)
+
+
+def _settle(chain: list[keras.layers.Layer], rounds: int) -> None:
+    weights = [[np.asarray(one, np.float64) for one in layer.get_weights()] for layer in chain]
+    totals = [
+        np.ones(_output_ranges(layer, own[0]).size)
+        for layer, own in zip(chain, weights, strict=True)
+    ]
+    for _ in range(rounds):
+        for index in range(len(chain) - 1):
+            first, second = chain[index], chain[index + 1]
+            own = _output_ranges(first, weights[index][0])
+            other = _input_ranges(second, weights[index + 1][0])
+            alive = (own > 0) & (other > 0)
+            factor = np.ones(own.size)
+            # r1 / s = r2 s
+            factor[alive] = np.sqrt(other[alive] / own[alive])
+            limit = _LARGEST_FACTOR
+            factor = np.clip(totals[index] * factor, 1 / limit, limit) / totals[index]
+            totals[index] = totals[index] * factor
+            weights[index] = scale_channels(first, weights[index], factor)
+            weights[index + 1] = _scale_inputs(second, weights[index + 1], 1 / factor)
+    for layer, own in zip(chain, weights, strict=True):
+        layer.set_weights(own)
+
+
+def _output_ranges(layer: Any, kernel: Array) -> Array:
+    if isinstance(layer, _DEPTHWISE):
+        return np.abs(kernel).max(axis=(0, 1)).reshape(-1)
+    if isinstance(layer, _TRANSPOSED):
+        return np.abs(kernel).max(axis=(0, 1, 3))
+    return np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1)))
+
+
+def _input_ranges(layer: Any, kernel: Array) -> Array:
+    if isinstance(layer, _DEPTHWISE):
+        return _output_ranges(layer, kernel)
+    return np.abs(kernel).max(axis=(*range(kernel.ndim - 2), kernel.ndim - 1))
+
+
+def _scale_inputs(layer: keras.layers.Layer, weights: list[Array], factor: Array) -> list[Array]:
+    # The last but one axis of every kernel here is that of the input channels.
+    return [weights[0] * factor[:, None], *weights[1:]]
+
+
+def _median_spread(model: keras.Model, names: list[str]) -> float:
+    spreads = []
+    for name in names:
+        ranges = channel_ranges(model.get_layer(name))
+        if ranges is not None and ranges.max() > 0:
+            alive = ranges[ranges > ranges.max() * 1e-6]
+            spreads.append(float(alive.max() / alive.min()))
+    return float(np.median(spreads)) if spreads else 1.0

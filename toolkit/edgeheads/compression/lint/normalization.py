@@ -1,0 +1,67 @@
+"""Normalization that stays in the file as operations of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgeheads.compression.fold import foldable_norms
+from edgeheads.compression.lint.rule import Network, Rule, kind_of
+
+__all__ = ["RULES"]
+
+_BY_POSITION = (
+    "LayerNormalization",
+    "RMSNormalization",
+    "GroupNormalization",
+    "UnitNormalization",
+    "LayerNorm",
+    "RMSNorm",
+    "RmsNorm",
+    "Normalize",
+)
+
+
+def _per_position(network: Network) -> Iterator[tuple[str, str]]:
+    for call in network.calls:
+        if kind_of(call.layer) in _BY_POSITION:
+            shape = "x".join(str(one) for one in call.inputs[0].shape[1:])
+            yield call.layer.name, f"computes its statistics over {shape} values for each image"
+
+
+def _unfolded(network: Network) -> Iterator[tuple[str, str]]:
+    folded = {norm.name for norm in foldable_norms(network.model).values()}
+    for call in network.calls:
+        if kind_of(call.layer) != "BatchNormalization" or call.layer.name in folded:
+            continue
+        source = network.producer(call.inputs[0])
+        readers = network.readers(source)
+        if len(readers) > 1:
+            others = ", ".join(one.layer.name for one in readers if one is not call)
+            reason = f"{source.layer.name} in front of it is read by {others}, too"
+        elif network.is_output(source):
+            reason = f"{source.layer.name} in front of it is an output of the model"
+        else:
+            reason = f"it follows {source.layer.name} ({kind_of(source.layer)})"
+        yield call.layer.name, reason
+
+
+RULES = (
+    Rule(
+        "layer-norm",
+        "Layer, RMS, group or unit normalization",
+        "warning",
+        "mean, variance and the inverse root are computed for each image, in a chain of int8 "
+        "operations that lose precision and mostly run outside the delegate",
+        "batch normalization behind a convolution or dense layer: it becomes part of its weights",
+        _per_position,
+    ),
+    Rule(
+        "unfolded-batch-norm",
+        "Batch normalization that cannot be folded",
+        "warning",
+        "it stays a multiplication and an addition over the whole map, with two more roundings; "
+        "only behind a linear layer that nothing else reads is it part of the weights",
+        "convolution, then batch normalization, then activation, in this order",
+        _unfolded,
+    ),
+)
