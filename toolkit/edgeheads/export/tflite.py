@@ -13,7 +13,7 @@ from edgeheads.errors import EdgeheadsError, MissingDependencyError, RuntimeFail
 from edgeheads.export.compact import compact
 from edgeheads.nativelog import captured_native_log
 
-__all__ = ["convert_to_float_tflite", "convert_to_tflite"]
+__all__ = ["convert_plainly", "convert_to_float_tflite", "convert_to_tflite"]
 
 _INPUT = "image"
 
@@ -77,7 +77,14 @@ def convert_to_float_tflite(inputs: Any, outputs: Mapping[str, Any]) -> bytes:
     return _convert(inputs, outputs, get_scheme("float32"))
 
 
-def _convert(inputs: Any, outputs: Mapping[str, Any], scheme: Scheme) -> bytes:
+def convert_plainly(inputs: Any, outputs: Mapping[str, Any], images: Images) -> bytes:
+    """Return the int8 file that the converter makes by itself, to compare ours with."""
+    return compact(_convert(inputs, outputs, get_scheme("int8"), images))
+
+
+def _convert(
+    inputs: Any, outputs: Mapping[str, Any], scheme: Scheme, images: Images | None = None
+) -> bytes:
     tf, keras = _tensorflow()
     graph = keras.Model(inputs, dict(outputs))
     shape = (1, *graph.inputs[0].shape[1:])
@@ -93,6 +100,10 @@ def _convert(inputs: Any, outputs: Mapping[str, Any], scheme: Scheme) -> bytes:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if scheme.weights == "float16":
             converter.target_spec.supported_types = [tf.float16]
+        if images is not None:
+            converter.representative_dataset = lambda: ([image] for image in images())
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = tf.int8
         try:
             content: bytes = converter.convert()
         except Exception as error:

@@ -383,7 +383,7 @@ def _remembered(keras_model: Any, images: Images) -> Iterator[Finding]:
     if not mean.any():
         yield Finding("note", check, "the model was never trained")
         return
-    probe = keras.Model(keras_model.inputs, norms[0].input)
+    probe = keras.Model(keras_model.inputs[0], norms[0].input)
     total = square = np.zeros_like(mean)
     places = 0
     for image in islice(images(), _STATISTICS_IMAGES):
