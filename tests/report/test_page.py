@@ -54,6 +54,23 @@ def test_stages_go_from_the_float_model_to_the_device(run: Path) -> None:
     json.dumps(content, allow_nan=False)
 
 
+def test_checks_of_a_device_and_of_a_target_that_is_not_at_hand(run: Path) -> None:
+    sha256 = collect_report([run])["bundles"][1]["model_sha256"]
+    check = {"name": "operations", "passed": False, "detail": "ARG_MAX <CPU>"}
+    target = {"model_sha256": sha256, "target": "coral-usb", "checks": [check]}
+    (run / "int8" / "target-coral-usb.json").write_text(json.dumps(target))
+    content = collect_report([run])
+    checks = content["bundles"][1]["checks"]
+    assert checks[0] == {"where": "coral-usb, not at hand", **check}
+    assert {one["where"] for one in checks[1:]} == {"host"}
+    page = to_html(content)
+    assert f"{len(checks) - 1} of {len(checks)} checks passed" in page
+    assert "ARG_MAX &lt;CPU&gt;" in page
+    target["model_sha256"] = "0" * 64
+    (run / "int8" / "target-coral-usb.json").write_text(json.dumps(target))
+    assert "target-coral-usb.json is of another file" in collect_report([run])["left_out"][0]
+
+
 def test_a_measurement_of_another_file_is_left_out_and_named(run: Path) -> None:
     path = run / "int8" / "benchmark.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "model_sha256": "0" * 64}))

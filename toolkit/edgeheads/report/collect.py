@@ -101,7 +101,33 @@ def _bundle_content(bundle: Bundle, left_out: list[str]) -> dict[str, Any]:
         "benchmarks": found["benchmark"],
         "sustained": found["sustained"],
         "op_profiles": found["op_profile"],
+        "checks": _checks(bundle, left_out),
     }
+
+
+def _checks(bundle: Bundle, left_out: list[str]) -> list[dict[str, Any]]:
+    """Return what `edgeheads verify` found, on a device and for targets that are not at hand."""
+    rows = []
+    targets = sorted(bundle.folder.glob("target-*.json"))
+    for path in (*targets, bundle.folder / "verification.json"):
+        if not path.is_file():
+            continue
+        content = bundle.read_measurement(path.stem)
+        if content is None or not isinstance(content.get("checks"), list):
+            left_out.append(f"{path} is of another file; run: edgeheads verify {bundle.folder}")
+            continue
+        where = content.get("target") or content.get("device", "host")
+        estimated = "target" in content
+        rows += [
+            {
+                "where": f"{where}, not at hand" if estimated else where,
+                "name": one["name"],
+                "passed": one["passed"],
+                "detail": one["detail"],
+            }
+            for one in content["checks"]
+        ]
+    return rows
 
 
 def _require_keys(bundle: Bundle, kind: str, found: dict[str, dict[str, Any]]) -> None:

@@ -69,6 +69,13 @@ def _bundle_lines(bundle: dict[str, Any]) -> list[str]:
             [f"operations on {label}", "count", "ms"],
             [[row["op"], str(row["count"]), _number(row["ms"])] for row in one["by_op"]],
         )
+    lines += _table(
+        ["check", "on", "", "found"],
+        [
+            [one["name"], one["where"], "ok" if one["passed"] else "FAILED", one["detail"]]
+            for one in bundle["checks"]
+        ],
+    )
     return lines
 
 
