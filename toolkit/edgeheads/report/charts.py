@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -27,9 +28,9 @@ class _Axes:
             end = "end" if share == 1 else "middle"
             self.parts += [
                 f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{py}" y2="{py}"/>',
-                f'<text x="{_LEFT - 6}" y="{py + 4}" text-anchor="end">{at_y:.3g}</text>',
+                f'<text x="{_LEFT - 6}" y="{py + 4}" text-anchor="end">{_label(at_y, self.y)}</text>',
                 f'<text x="{px}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="{end}">'
-                f"{at_x:.3g}</text>",
+                f"{_label(at_x, self.x)}</text>",
             ]
         middle = (_HEIGHT - _BOTTOM + _TOP) / 2
         self.parts += [
@@ -103,6 +104,12 @@ def curve(points: Sequence[dict[str, Any]], title: str) -> str:
     line = " ".join("{},{}".format(*axes.place(*one)) for one in zip(x, y, strict=True))
     axes.parts.append(f'<polyline class="line" points="{line}"/>')
     return axes.svg(title)
+
+
+def _label(value: float, limits: tuple[float, float]) -> str:
+    """Return a number with as many digits as tell the axis' ends apart."""
+    digits = max(0, 1 - math.floor(math.log10(limits[1] - limits[0])))
+    return f"{value:.{min(digits, 6)}f}"
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
