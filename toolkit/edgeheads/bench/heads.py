@@ -25,9 +25,10 @@ from edgeheads.progress import Progress, SilentProgress
 from edgeheads.runtime import BenchSettings, DeviceSession
 from edgeheads.tasks.base import Array
 
-__all__ = ["HeadCost", "calibration_images", "edge_tensors", "measure_heads"]
+__all__ = ["HeadCost", "calibration_images", "edge_tensors", "measure_heads", "settle"]
 
 _CALIBRATION_IMAGES = 4
+_SETTLING_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def measure_heads(
                 **HeadConfiguration.get_efficient_config(task),
             },
         )
-        model = build_model(_backbone(backbone_name, size, width, levels), task)
+        model = settle(build_model(_backbone(backbone_name, size, width, levels), task))
         models[task.value] = model
         outputs[task.value] = edge_tensors(model, head)
     with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
@@ -135,6 +136,23 @@ def _backbone(
     name: str, size: tuple[int, int], width: float, levels: Sequence[str] | None
 ) -> keras.Model:
     return create_backbone(name, (*size, 3), width=width, levels=levels)
+
+
+def settle(model: keras.Model) -> keras.Model:
+    """Give batch normalization the statistics of noise: activations then spread as trained ones do.
+
+    With those of a new layer they vanish over the depth, and an addition of tensors whose scales
+    differ by a factor of thousands is one that no delegate takes.
+    """
+    layers = [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    shape = (_SETTLING_IMAGES, *model.inputs[0].shape[1:])
+    model(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32), training=True)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    return model
 
 
 def calibration_images(shape: tuple[int, int, int]) -> Images:

@@ -19,7 +19,8 @@ import click
 from edgeheads.bench.latency import compare
 from edgeheads.cli.console import print_json, print_table, terminal_progress
 from edgeheads.cli.options import chosen_device, device_options, json_option, parse_size
-from edgeheads.errors import EdgeheadsError, MissingDependencyError
+from edgeheads.errors import EdgeheadsError, MissingDependencyError, unknown_name
+from edgeheads.export.fast_int8 import Speed, speed_for
 from edgeheads.progress import Progress, SilentProgress
 from edgeheads.runtime import BenchSettings, DeviceSession
 from edgeheads.tasks.task_type import TaskType
@@ -62,7 +63,9 @@ class Speedup:
         task: its efficient head's.
         backbone: below the head.
         float32_ms: p50, the median over the rounds.
-        int8_ms: likewise.
+        plain_ms: of the int8 file as the quantizer makes it, likewise.
+        int8_ms: of the int8 file that is made fast for the device; see `export.fast_int8`.
+        plain_ratio: float32 over the plain file, like `ratio`.
         ratio: float32 over int8 of the same round, the median over the rounds; 2 is twice as fast.
         lowest: that of the round with the lowest.
         highest: that of the round with the highest.
@@ -74,7 +77,9 @@ class Speedup:
     task: str
     backbone: str
     float32_ms: float
+    plain_ms: float
     int8_ms: float
+    plain_ratio: float
     ratio: float
     lowest: float
     highest: float
@@ -114,11 +119,11 @@ def measure_speedups(
         A row for each pair, backbone by backbone.
     """
     from edgeheads.backbones.registry import BACKBONES as KNOWN
-    from edgeheads.errors import unknown_name
 
     for name in backbones:
         if name not in KNOWN:
             raise unknown_name("backbone", name, KNOWN)
+    speed = speed_for(session.profile)
     pairs = [(task, backbone) for backbone in backbones for task in tasks]
     rows = []
     with (
@@ -126,7 +131,7 @@ def measure_speedups(
         (progress or SilentProgress()).step("Timing float32 and int8", len(pairs)) as step,
     ):
         for task, backbone in pairs:
-            files = write_pair(task, backbone, size, width, place)
+            files = write_files(task, backbone, size, width, speed, place)
             results = compare(session, files, settings, rounds)
             rows.append(_row(task, backbone, results, session.inspect(files["int8"])))
             step.advance(note=f"{task.value} on {backbone}: {rows[-1].ratio:.2f}x")
@@ -138,17 +143,23 @@ def summarize(rows: Sequence[Speedup]) -> dict[str, Any]:
     slowest = min(rows, key=lambda row: row.ratio)
     return {
         "geometric_mean": geometric_mean(row.ratio for row in rows),
+        "plain_geometric_mean": geometric_mean(row.plain_ratio for row in rows),
         "lowest": slowest.ratio,
         "lowest_of": f"{slowest.task} on {slowest.backbone}",
     }
 
 
-def write_pair(
-    task: TaskType, backbone: str, size: tuple[int, int], width: float, folder: Path
+def write_files(
+    task: TaskType,
+    backbone: str,
+    size: tuple[int, int],
+    width: float,
+    speed: Speed,
+    folder: Path,
 ) -> dict[str, Path]:
-    """Return the float32 and the int8 file of a network, made where they are not there yet."""
+    """Return a network's files, "float32", "plain" and "int8", made where they are not there."""
     from edgeheads.backbones import create_backbone
-    from edgeheads.bench.heads import calibration_images, edge_tensors
+    from edgeheads.bench.heads import calibration_images, edge_tensors, settle
     from edgeheads.compression.quantize.quantizer import quantize_with_images
     from edgeheads.compression.quantize.schemes import get_scheme
     from edgeheads.export.compact import compact
@@ -156,16 +167,19 @@ def write_pair(
     from edgeheads.model import build_model, make_head
 
     stem = f"{task.value}-{backbone}_{width:g}-{size[0]}x{size[1]}"
-    files = {name: folder / f"{stem}-{name}.tflite" for name in ("float32", "int8")}
+    files = {name: folder / f"{stem}-{name}.tflite" for name in ("float32", "plain", "int8")}
     if all(path.exists() for path in files.values()):
         return files
     network = create_backbone(backbone, (*size, 3), width=width, levels=_LEVELS)
     head = make_head(network, task)
-    model = build_model(network, head)
+    model = settle(build_model(network, head))
     content = convert_to_float_tflite(model.inputs[0], edge_tensors(model, head))
     files["float32"].write_bytes(compact(content))
     images = calibration_images(tuple(model.inputs[0].shape[1:]))
-    quantized = quantize_with_images(content, get_scheme("int8"), images)
+    scheme = get_scheme("int8")
+    files["plain"].write_bytes(compact(quantize_with_images(content, scheme, images)))
+    content, kept = speed.changed(content)
+    quantized = quantize_with_images(content, scheme, images, keep_float=kept)
     files["int8"].write_bytes(compact(quantized))
     return files
 
@@ -178,7 +192,9 @@ def _row(
         task=task.value,
         backbone=backbone,
         float32_ms=results["float32"]["latency_ms"]["p50"],
+        plain_ms=results["plain"]["latency_ms"]["p50"],
         int8_ms=results["int8"]["latency_ms"]["p50"],
+        plain_ratio=1 / results["plain"]["ratio_to_first"],
         ratio=1 / results["int8"]["ratio_to_first"],
         lowest=min(ratios),
         highest=max(ratios),
@@ -260,13 +276,26 @@ def int8_speed(
 def _print(rows: Sequence[Speedup], summary: dict[str, Any], how: str) -> None:
     print_table(
         f"float32 over int8, {how}",
-        ["backbone", "task", "float32 ms", "int8 ms", "faster", "rounds", "integer", "delegated"],
+        [
+            "backbone",
+            "task",
+            "float32 ms",
+            "plain ms",
+            "int8 ms",
+            "plain",
+            "faster",
+            "rounds",
+            "integer",
+            "delegated",
+        ],
         [
             [
                 row.backbone,
                 row.task,
                 f"{row.float32_ms:.2f}",
+                f"{row.plain_ms:.2f}",
                 f"{row.int8_ms:.2f}",
+                f"{row.plain_ratio:.2f}x",
                 f"{row.ratio:.2f}x",
                 f"{row.lowest:.2f}-{row.highest:.2f}",
                 f"{row.integer_nodes}/{row.nodes}",
@@ -276,7 +305,8 @@ def _print(rows: Sequence[Speedup], summary: dict[str, Any], how: str) -> None:
         ],
     )
     click.echo(
-        f"Geometric mean {summary['geometric_mean']:.2f}x, lowest {summary['lowest']:.2f}x "
+        f"Geometric mean {summary['geometric_mean']:.2f}x (plain "
+        f"{summary['plain_geometric_mean']:.2f}x), lowest {summary['lowest']:.2f}x "
         f"({summary['lowest_of']}). The weights are random."
     )
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgeheads.device import DeviceProfile
+from edgeheads.export.fast_resize import enlarge_by_rows
 from edgeheads.export.flatgraph import FlatGraph
 from edgeheads.tasks.base import Array
 
-__all__ = ["fold_width", "unary_without_int8"]
+__all__ = ["Speed", "fold_width", "has_matrix_tiles", "speed_for", "unary_without_int8"]
 
 # XNNPACK has no int8 kernel for these and leaves them to the interpreter's own, which take 30
 # times as long as float ones. Between a DEQUANTIZE and a QUANTIZE it computes them by one table of
@@ -27,6 +30,45 @@ _TILE_BYTES = 64
 
 # A smaller convolution is over in the time that the two reshapes take.
 _LEAST_POSITIONS = 48 * 48
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What an int8 file is made fast for.
+
+    Attributes:
+        unary_float: keep operations on one tensor float that XNNPACK has no int8 kernel for. Not
+            for targets that compute integers only.
+        matrix_tiles: change convolutions and resizes for a processor with matrix tiles.
+    """
+
+    unary_float: bool = False
+    matrix_tiles: bool = False
+
+    def changed(self, float_model: bytes) -> tuple[bytes, set[str]]:
+        """Return the float file to quantize, and what of it to keep float."""
+        kept = unary_without_int8(float_model) if self.unary_float else set()
+        if self.matrix_tiles:
+            float_model = fold_width(enlarge_by_rows(float_model))
+        return float_model, kept
+
+
+def speed_for(profile: DeviceProfile) -> Speed:
+    """Return what pays on a device: XNNPACK's tables on any, tiles on this machine if it has any.
+
+    Devices with rules for operations of their own get the plain file.
+    """
+    if profile.delegate != "xnnpack" or profile.op_rules:
+        return Speed()
+    return Speed(unary_float=True, matrix_tiles=profile.link == "local" and has_matrix_tiles())
+
+
+def has_matrix_tiles(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tell whether this machine multiplies int8 matrices in tiles (AMX)."""
+    try:
+        return "amx_int8" in cpuinfo.read_text(encoding="utf-8").split()
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)

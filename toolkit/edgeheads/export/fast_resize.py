@@ -1,10 +1,12 @@
-"""Bilinear enlargement as convolutions, which int8 computes faster than RESIZE_BILINEAR.
+"""Bilinear enlargement of maps with one channel by a convolution of whole rows.
 
-The values are those of the resize to within the rounding of its weights.
+XNNPACK's RESIZE_BILINEAR takes as long for one channel as for eight, and longer in int8 than in
+float. The values stay the same, but for the rounding of a pixel's shares to eight bits.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,24 +14,22 @@ import numpy as np
 from edgeheads.export.flatgraph import FlatGraph
 from edgeheads.tasks.base import Array
 
-__all__ = ["enlarge_by_convolutions"]
+__all__ = ["enlarge_by_rows", "shares"]
 
-# What is enlarged to fewer values than this is over in the time of the new operations.
-_LEAST_VALUES = 40_000
+# The new operations take longer than a resize to fewer values.
+_LEAST_VALUES = 20_000
 
-# Of a map with few channels, whole rows are products of a matrix. Beyond, the matrix grows with
-# the square of the channels and is mostly zeros.
-_MOST_ROW_CHANNELS = 1
+# The matrix grows with the square of the width and of the channels, and is mostly zeros.
+_MOST_WEIGHTS = 1_500_000
 
 
-def enlarge_by_convolutions(float_model: bytes) -> bytes:
-    """Replace large enlargements by a whole factor.
+def enlarge_by_rows(float_model: bytes) -> bytes:
+    """Replace enlargements by a whole factor where a matrix does the same in less time.
 
-    A pixel of the result lies between two rows and two columns of the map, and how far between
-    depends on its place in a cell alone: so each row of a cell is a convolution of the map whose
-    channels are the columns of the cell. One below another, the rows are the result. A 1x1
-    convolution in front becomes part of them. The map is widened by its own border first, as a
-    resize repeats it.
+    All pixels of a row of the map are the channels of one position, [1, H, W, C] being the same
+    bytes as [1, H, 1, W * C]. Each of the `factor` rows that come of it is a sum of products of
+    three of these rows, the border being repeated as a resize repeats it; and the rows of a cell,
+    one behind the other, are the result's.
 
     Returns:
         The file; tensors that other operations read keep their names.
@@ -38,10 +38,7 @@ def enlarge_by_convolutions(float_model: bytes) -> bytes:
     for operation in graph.operations:
         factor = _factor(graph, operation)
         if factor:
-            if graph.shape(int(operation.inputs[0]))[3] <= _MOST_ROW_CHANNELS:
-                _enlarge_rows(graph, operation, factor)
-            else:
-                _enlarge_cells(graph, operation, factor)
+            _enlarge_rows(graph, operation, factor)
             graph.remove(operation)
     return graph.to_bytes()
 
@@ -53,13 +50,13 @@ def _factor(graph: FlatGraph, operation: Any) -> int:
     options = operation.builtinOptions
     if options.alignCorners or not options.halfPixelCenters:
         return 0
-    source, target = (
-        graph.shape(int(one)) for one in (operation.inputs[0], operation.outputs[0])
-    )
+    source, target = graph.shape(int(operation.inputs[0])), graph.shape(int(operation.outputs[0]))
     factor = target[1] // source[1]
-    whole = (source[1] * factor, source[2] * factor) == target[1:3]
-    large = np.prod(target) >= _LEAST_VALUES
-    return factor if whole and factor in (2, 4, 8) and source[0] == 1 and large else 0
+    if source[0] != 1 or (source[1] * factor, source[2] * factor) != target[1:3] or factor < 2:
+        return 0
+    weights = 3 * (source[2] * source[3]) ** 2 * factor**2
+    worth = math.prod(target) >= _LEAST_VALUES and weights <= _MOST_WEIGHTS
+    return factor if worth else 0
 
 
 def shares(factor: int) -> Array:
@@ -84,7 +81,7 @@ def _enlarge_rows(graph: FlatGraph, operation: Any, factor: int) -> None:
     kernel = np.einsum("pk,qi->pqki", share, across).reshape(-1, 3, 1, width * depth)
     rows = graph.add_tensor(f"{name}/rows", (1, height, 1, width * depth))
     graph.insert_reshape(source, rows, before=operation)
-    padded = _repeat_border(graph, operation, rows, axis=1, before=True, after=True)
+    padded = _repeat_border(graph, operation, rows)
     filters = len(kernel)
     enlarged = graph.add_tensor(f"{name}/cells", (1, height, 1, filters))
     bias = np.zeros(filters, np.float32)
@@ -92,84 +89,15 @@ def _enlarge_rows(graph: FlatGraph, operation: Any, factor: int) -> None:
     graph.insert_reshape(enlarged, output, before=operation)
 
 
-def _enlarge_cells(graph: FlatGraph, operation: Any, factor: int) -> None:
-    source, output = int(operation.inputs[0]), int(operation.outputs[0])
-    name = graph.name(output)
-    source, weights, bias = _with_convolution(graph, source)
-    _, height, width, _ = graph.shape(source)
-    filters = len(weights)
-    wide = _repeat_border(graph, operation, source, axis=2, before=True, after=True)
-    halves = (
-        _repeat_border(graph, operation, wide, axis=1, before=True, after=False),
-        _repeat_border(graph, operation, wide, axis=1, before=False, after=True),
-    )
-    share = shares(factor)
-    rows = []
-    for place in range(factor):
-        below = place >= factor // 2
-        taps = share[place, 1:] if below else share[place, :2]
-        # [column of the cell, filter, row, tap, channel]
-        kernel = np.einsum("k,qx,oi->qokxi", taps, share, weights)
-        kernel = kernel.reshape(factor * filters, 2, 3, weights.shape[1])
-        row = graph.add_tensor(f"{name}/row_{place}", (1, height, width, factor * filters))
-        graph.insert_convolution(
-            halves[below], kernel, np.tile(bias, factor), row, before=operation
-        )
-        flat = graph.add_tensor(f"{name}/flat_{place}", (1, height, 1, width * factor * filters))
-        graph.insert_reshape(row, flat, before=operation)
-        rows.append(flat)
-    shape = (1, height, 1, factor * width * factor * filters)
-    together = graph.add_tensor(f"{name}/cells", shape)
-    graph.insert_concatenation(rows, together, axis=3, before=operation)
-    graph.insert_reshape(together, output, before=operation)
-
-
-def _with_convolution(graph: FlatGraph, tensor: int) -> tuple[int, Array, Array]:
-    """Return a map, and the weights [O, I] and bias [O] that make `tensor` of it.
-
-    That is the input of the 1x1 convolution that computes the tensor for the resize alone, which
-    is removed; else the tensor itself.
-    """
-    depth = graph.shape(tensor)[3]
-    plain = tensor, np.eye(depth, dtype=np.float32), np.zeros(depth, np.float32)
-    makers = [one for one in graph.operations if tensor in one.outputs]
-    readers = [one for one in graph.operations if tensor in one.inputs]
-    if not makers or len(readers) != 1 or tensor in graph.outputs:
-        return plain
-    [maker] = makers
-    if graph.kind(maker) != "CONV_2D" or len(maker.inputs) < 3:
-        return plain
-    options = maker.builtinOptions
-    image, weights, bias = (int(one) for one in maker.inputs)
-    kernel = graph.shape(weights)
-    simple = kernel[1:3] == (1, 1) and kernel[3] == graph.shape(image)[3]
-    strides = (options.strideW, options.strideH)
-    if not simple or strides != (1, 1) or options.fusedActivationFunction:
-        return plain
-    if not (graph.is_constant(weights) and graph.is_constant(bias)):
-        return plain
-    found = image, graph.constant(weights).reshape(kernel[0], kernel[3]), graph.constant(bias)
-    graph.remove(maker)
-    return found
-
-
-def _repeat_border(
-    graph: FlatGraph, operation: Any, tensor: int, *, axis: int, before: bool, after: bool
-) -> int:
-    """Add a map's first or last row (axis 1) or column (axis 2) once more, or both."""
-    name = f"{graph.name(tensor)}/border_{axis}{before:d}{after:d}"
-    shape = list(graph.shape(tensor))
-    edge = [*shape]
-    edge[axis] = 1
-    parts = [tensor]
-    for wanted, at, place in ((before, 0, 0), (after, shape[axis] - 1, len(parts) + before)):
-        if wanted:
-            begin = [0, 0, 0, 0]
-            begin[axis] = at
-            one = graph.add_tensor(f"{name}_{at}", edge)
-            graph.insert_slice(tensor, begin, one, before=operation)
-            parts.insert(place, one)
-    shape[axis] += before + after
-    wider = graph.add_tensor(name, shape)
-    graph.insert_concatenation(parts, wider, axis=axis, before=operation)
+def _repeat_border(graph: FlatGraph, operation: Any, rows: int) -> int:
+    """Add the first and the last row of a map once more."""
+    name = f"{graph.name(rows)}/border"
+    _, height, one, depth = graph.shape(rows)
+    edges = []
+    for at in (0, height - 1):
+        edge = graph.add_tensor(f"{name}_{at}", (1, 1, one, depth))
+        graph.insert_slice(rows, (0, at, 0, 0), edge, before=operation)
+        edges.append(edge)
+    wider = graph.add_tensor(name, (1, height + 2, one, depth))
+    graph.insert_concatenation([edges[0], rows, edges[1]], wider, axis=1, before=operation)
     return wider

@@ -170,9 +170,7 @@ class FlatGraph:
             "CONCATENATION", "ConcatenationOptions", options, list(sources), target, before
         )
 
-    def insert_slice(
-        self, source: int, begin: Sequence[int], target: int, *, before: Any
-    ) -> None:
+    def insert_slice(self, source: int, begin: Sequence[int], target: int, *, before: Any) -> None:
         """Compute `target` as the part of `source` of its shape that begins at `begin`."""
         name = self.name(target)
         inputs = [

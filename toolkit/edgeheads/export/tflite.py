@@ -11,6 +11,7 @@ from edgeheads.compression.quantize.quantizer import quantize_with_images, reaso
 from edgeheads.compression.quantize.schemes import Scheme, get_scheme
 from edgeheads.errors import EdgeheadsError, MissingDependencyError, RuntimeFailureError
 from edgeheads.export.compact import compact
+from edgeheads.export.fast_int8 import Speed
 from edgeheads.nativelog import captured_native_log
 
 __all__ = ["convert_plainly", "convert_to_float_tflite", "convert_to_tflite"]
@@ -27,6 +28,7 @@ def convert_to_tflite(
     calibration: str = DEFAULT_CALIBRATION,
     per_channel: bool = True,
     keep_float: Collection[str] = (),
+    speed: Speed | None = None,
 ) -> bytes:
     """Convert part of a Keras graph, with built-in operators only and a batch of one.
 
@@ -41,6 +43,7 @@ def convert_to_tflite(
         per_channel: give each channel of the weights a scale of its own.
         keep_float: names of tensors of the float32 file, see `convert_to_float_tflite`, whose
             operations stay float32.
+        speed: what an int8 file is made fast for; see `speed_for`. Outputs stay the same.
 
     Raises:
         EdgeheadsError: an unknown precision or method; calibration inputs that are missing, not
@@ -57,6 +60,9 @@ def convert_to_tflite(
     if images is None:
         raise EdgeheadsError(f"{precision} needs calibration images, received none")
     float_model = convert_to_float_tflite(inputs, outputs)
+    if speed is not None and scheme.activations == "int8":
+        float_model, unary = speed.changed(float_model)
+        keep_float = {*keep_float, *unary}
     return compact(
         quantize_with_images(
             float_model,
