@@ -28,7 +28,8 @@ class _Axes:
             end = "end" if share == 1 else "middle"
             self.parts += [
                 f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{py}" y2="{py}"/>',
-                f'<text x="{_LEFT - 6}" y="{py + 4}" text-anchor="end">{_label(at_y, self.y)}</text>',
+                f'<text x="{_LEFT - 6}" y="{py + 4}" text-anchor="end">'
+                f"{_label(at_y, self.y)}</text>",
                 f'<text x="{px}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="{end}">'
                 f"{_label(at_x, self.x)}</text>",
             ]
