@@ -84,7 +84,8 @@ def test_host_file_says_what_the_defaults_say() -> None:
         ),
         (
             "quantization: {precisions: []}\n",
-            "PATH: quantization.precisions must name one of ['float32', 'float16', 'int8']",
+            "PATH: quantization.precisions must name one of "
+            "['float32', 'float16', 'dynamic', 'int8', 'int16x8']",
         ),
         (
             "quantization: {io_types: int8}\n",

@@ -104,13 +104,14 @@ def test_float_file_that_claims_to_be_int8(converted: ConvertResult, tmp_path: P
 
 
 def test_node_that_the_delegate_leaves(tiny_models: TinyModels) -> None:
+    from edgeheads.compression.quantize.schemes import get_scheme
     from edgeheads.verify import _built_in, _delegated, _integer
 
     with DeviceSession() as session:
         facts = session.inspect(tiny_models.split)
     assert _built_in(facts).passed
-    assert _integer(facts).passed
-    check = _delegated(facts)
+    assert _integer(facts, get_scheme("int8")).passed
+    check = _delegated(facts, get_scheme("int8"))
     assert not check.passed
     assert "REVERSE_V2 (int8)" in check.detail
 

@@ -45,7 +45,7 @@ class BundleContent:
     Attributes:
         model: the .tflite file's bytes.
         task: its value.
-        precision: "float32", "float16" or "int8".
+        precision: a name from `edgeheads.compression.quantize.schemes.SCHEMES`.
         contract: inputs, outputs and decoding.
         recipe: the resolved recipe as plain values.
         recipe_yaml: the same as text.

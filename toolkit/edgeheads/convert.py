@@ -225,14 +225,12 @@ def _file(
 ) -> tuple[bytes, MixedResult | None]:
     """Return the .tflite file, and how it was found where `scorer` guards a budget."""
     calibration = samples[: recipe.export.calibration_samples]
-    total = len(calibration) if precision == "int8" and scorer is None else None
-    with progress.step(f"Converting to {precision}", total) as step:
+    # How often the images are read is the calibration's business.
+    with progress.step(f"Converting to {precision}"):
 
         def images() -> Iterator[Array]:
             for sample in calibration:
                 yield edge.scaled([sample.image])
-                if scorer is None:
-                    step.advance()
 
         graph = edge.model.inputs[0], edge.outputs
         if scorer is None or recipe.export.max_drop is None:

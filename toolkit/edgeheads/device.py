@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from edgeheads.compression.quantize.schemes import SCHEMES
 from edgeheads.errors import EdgeheadsError, MissingDependencyError, unknown_name
 from edgeheads.resources import resource_dir
 
@@ -20,7 +21,7 @@ __all__ = [
     "read_yaml",
 ]
 
-_PRECISIONS = ("float32", "float16", "int8")
+_PRECISIONS = tuple(dict.fromkeys(scheme.computes for scheme in SCHEMES.values()))
 _CHOICES = {
     "link": ("local", "ssh", "adb", "none"),
     "runtime": ("any", "ai-edge-litert", "tflite-runtime", "tensorflow"),
@@ -43,7 +44,8 @@ class Quantization:
     """What a target wants of a file's numbers.
 
     Attributes:
-        precisions: the Bundle precisions that run there.
+        precisions: the Bundle precisions that run there; what a file takes and gives is up to
+            `io_types`.
         weights: "per-channel" or "per-tensor" scales; "any" where both run.
         io_types: types of the file's inputs and outputs that the target takes without a
             conversion of its own on the CPU; empty where all do.

@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal
 
 from edgeheads.compression.prune.pattern import parse_pattern, require_fitting
 from edgeheads.compression.prune.target import parse_target
+from edgeheads.compression.quantize.schemes import SCHEMES, get_scheme
 from edgeheads.errors import EdgeheadsError, MissingDependencyError, unknown_name
 from edgeheads.resources import resource_dir
 
 try:
     import yaml
     from pydantic import (
+        AfterValidator,
         BaseModel,
         BeforeValidator,
         ConfigDict,
@@ -32,9 +34,17 @@ except ImportError:
 
 __all__ = ["PRECISIONS", "Recipe", "list_recipes", "load_recipe", "recipe_to_yaml"]
 
-PRECISIONS = ("float32", "float16", "int8")
+PRECISIONS = tuple(SCHEMES)
 
-Precision = Literal["float32", "float16", "int8"]
+
+def _known_scheme(name: str) -> str:
+    try:
+        return get_scheme(name).name
+    except EdgeheadsError as error:
+        raise ValueError(str(error)) from None
+
+
+Precision = Annotated[StrictStr, AfterValidator(_known_scheme)]
 
 
 def _plain_float(value: object) -> object:

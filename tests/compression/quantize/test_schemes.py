@@ -99,6 +99,8 @@ def test_schemes_say_what_they_store() -> None:
     assert get_scheme("int16x8").activations == "int16"
     assert get_scheme("dynamic").weights == "int8"
     assert not get_scheme("dynamic").calibrated
+    assert get_scheme("int8-uint8-io").computes == "int8"
+    assert get_scheme("int16x8").computes == "int16x8"
 
 
 def test_unknown_scheme() -> None:
@@ -108,3 +110,13 @@ def test_unknown_scheme() -> None:
         EdgeheadsError, match=r"unknown quantization scheme 'bfloat'; did you mean float"
     ):
         get_scheme("bfloat")
+
+
+def test_recipes_take_every_scheme_and_no_other() -> None:
+    from edgeheads.recipe import load_recipe
+
+    recipe = load_recipe("depth-mobilenet_v2_0.35-128")
+    every = recipe.with_values(**{"export.precisions": list(SCHEMES)})
+    assert every.export.precisions == tuple(SCHEMES)
+    with pytest.raises(EdgeheadsError, match=r"export.precisions.0: unknown .* did you mean int8"):
+        recipe.with_values(**{"export.precisions": ["int8-unit8-io"]})

@@ -10,6 +10,7 @@ import click
 from edgeheads.cli.console import print_json, terminal_progress
 from edgeheads.cli.options import chosen_device, device_options, json_option
 from edgeheads.cli.recipe_options import load_pipeline, recipe_options, resolve_recipe, run_name
+from edgeheads.compression.quantize.schemes import SCHEMES
 from edgeheads.errors import CheckFailedError, EdgeheadsError
 
 # Of a metric in points: half of what most tasks allow an int8 file to lose.
@@ -22,7 +23,7 @@ _MAX_DROP = 0.5
     "--precision",
     "precisions",
     multiple=True,
-    type=click.Choice(["float32", "float16", "int8"]),
+    type=click.Choice(list(SCHEMES)),
     help="Of the file; may be given several times [default: the recipe's].",
 )
 @click.option(

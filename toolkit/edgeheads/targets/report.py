@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgeheads.bundle import Bundle
+from edgeheads.compression.quantize.schemes import get_scheme
 from edgeheads.device import DeviceProfile
 from edgeheads.targets.edgetpu import CompilerLog, compile_for_edgetpu
 from edgeheads.targets.ethos import VelaEstimate, estimate
@@ -87,7 +88,7 @@ def _fit(bundle: Bundle, profile: DeviceProfile, operations: list[Operation]) ->
     checks = [
         Check(
             f"{profile.title} runs this precision",
-            bundle.precision in wanted.precisions,
+            get_scheme(bundle.precision).computes in wanted.precisions,
             f"{bundle.precision}; it runs {', '.join(wanted.precisions)}",
         )
     ]

@@ -32,6 +32,11 @@ class Scheme:
         """Whether ranges of activations have to be measured on images."""
         return self.activations.startswith("int")
 
+    @property
+    def computes(self) -> str:
+        """The name of the scheme that computes alike, whatever it takes and gives."""
+        return "int8" if self.activations == "int8" else self.name
+
 
 SCHEMES = {
     scheme.name: scheme
