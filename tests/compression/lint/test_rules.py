@@ -13,7 +13,7 @@ pytest.importorskip("tensorflow")
 import numpy as np  # noqa: E402
 
 from edgeheads.backbones.registry import create_backbone  # noqa: E402
-from edgeheads.compression.lint.rule import SEVERITIES  # noqa: E402
+from edgeheads.compression.lint.finding import SEVERITIES  # noqa: E402
 from edgeheads.compression.lint.rules import RULES, lint_model  # noqa: E402
 from edgeheads.device import DeviceProfile, Quantization, load_device  # noqa: E402
 from edgeheads.model import build_model  # noqa: E402

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeheads.cli.console import print_json, terminal_progress
 from edgeheads.cli.options import json_option
 from edgeheads.cli.recipe_options import load_pipeline
+from edgeheads.compression.lint.finding import Finding, count_severities
 from edgeheads.device import load_device
-from edgeheads.errors import CheckFailedError
+from edgeheads.errors import CheckFailedError, EdgeheadsError
 
 if TYPE_CHECKING:
-    from edgeheads.compression.lint.rule import Finding
+    from edgeheads.compression.lint.fix import FixResult
 
-# What --fail-on lets fail, by the severities that it counts.
+# The severities that fail, by the value of --fail-on.
 _FAILING = {"error": ("error",), "warning": ("error", "warning"), "never": ()}
 
 
@@ -25,50 +27,94 @@ _FAILING = {"error": ("error",), "warning": ("error", "warning"), "never": ()}
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--device", metavar="NAME|FILE", help="Device profile [default: any int8 device].")
 @click.option(
+    "--fix",
+    "fix_to",
+    metavar="OUT.keras",
+    type=click.Path(path_type=Path),
+    help="Write a model that computes the same, with what can be rewritten safely rewritten.",
+)
+@click.option(
     "--fail-on",
     type=click.Choice(list(_FAILING)),
     default="error",
     show_default=True,
-    help="Leave with exit code 1 if there is one.",
+    help="Leave with exit code 1 if there is one; with --fix, if one is left.",
 )
 @json_option
-def lint(model: Path, device: str | None, fail_on: str, as_json: bool) -> None:
-    """Show what in MODEL, a .keras or .h5 file, is hostile to int8 or to a device, and why."""
+def lint(model: Path, device: str | None, fix_to: Path | None, fail_on: str, as_json: bool) -> None:
+    """Show what in MODEL is hostile to int8 or to a device, why, and what to use instead.
+
+    MODEL is a .keras or .h5 file or a run's folder. Of a .tflite file or a Bundle, the operations
+    are shown that the --device leaves to its CPU.
+    """
     profile = load_device(device) if device else None
-    file = model / "model.keras" if model.is_dir() else model
-    with terminal_progress(silent=as_json) as progress, progress.step("Starting TensorFlow"):
-        look = load_pipeline("compression.lint.run:lint_file", "linting a model")
-        result = look(file, profile)
-    findings = result.findings
+    fix: FixResult | None = None
+    if model.suffix == ".tflite" or (model / "model.tflite").is_file():
+        from edgeheads.compression.lint.lite import lint_lite
+
+        if fix_to is not None:
+            raise EdgeheadsError(
+                f"--fix rewrites a .keras or .h5 file, received {model}; convert the rewritten one"
+            )
+        findings = lint_lite(model if model.suffix else model / "model.tflite", profile)
+    else:
+        file = model / "model.keras" if model.is_dir() else model
+        with terminal_progress(silent=as_json) as progress:
+            with progress.step("Starting TensorFlow"):
+                look = load_pipeline("compression.lint.run:lint_file", "linting a model")
+            result = look(file, profile, fix_to, progress=progress)
+        findings, fix = result.findings, result.fix
     if as_json:
         print_json(
             {
                 "model": str(model),
                 "device": profile.name if profile else None,
-                "counts": result.counts,
+                "counts": count_severities(findings),
                 "findings": [asdict(one) for one in findings],
+                "fix": fix and {"written": str(fix_to), **fix.as_json()},
             }
         )
     else:
-        _print(file, findings)
-    counted = {name: result.counts[name] for name in _FAILING[fail_on]}
-    if sum(counted.values()):
-        found = ", ".join(f"{count} {name}(s)" for name, count in counted.items())
-        raise CheckFailedError(f"{model}: {found}; --fail-on never shows them without failing")
+        _print(findings)
+        if fix is not None:
+            _print_fix(fix, fix_to)
+    _fail(model, fix.findings if fix else findings, _FAILING[fail_on])
 
 
-def _print(file: Path, findings: list[Finding]) -> None:
+def _fail(model: Path, findings: Sequence[Finding], failing: Sequence[str]) -> None:
+    counts = count_severities(findings)
+    found = [f"{counts[name]} {name}{'s' * (counts[name] > 1)}" for name in failing if counts[name]]
+    if found:
+        raise CheckFailedError(f"lint of {model} found {' and '.join(found)}")
+
+
+def _print(findings: Sequence[Finding]) -> None:
     by_rule: dict[str, list[Finding]] = {}
     for one in findings:
         by_rule.setdefault(one.rule, []).append(one)
     for rule, found in by_rule.items():
         first = found[0]
-        fixable = ", --fix" if first.fixable else ""
-        click.echo(f"{first.severity}: {rule} ({len(found)}{fixable})")
+        click.echo(f"{first.severity}: {rule} ({len(found)}{', --fix' * first.fixable})")
         click.echo(f"  why:     {first.why}")
         click.echo(f"  instead: {first.instead}")
         for one in found:
             click.echo(f"    {one.layer} ({one.kind}): {one.detail}")
         click.echo("")
-    if not findings:
-        click.echo(f"{file}: nothing found")
+    counts = count_severities(findings)
+    click.echo(", ".join(f"{count} {name}(s)" for name, count in counts.items()))
+
+
+def _print_fix(fix: FixResult, out: Any) -> None:
+    click.echo(
+        f"\n{out}: {fix.folded_norms} batch normalizations folded, {fix.expanded} ", nl=False
+    )
+    click.echo("hard-swishes expanded")
+    if fix.equalization is not None:
+        click.echo(
+            f"  {len(fix.equalization.chains)} chains of layers equalized: the weights of their "
+            f"channels differed {fix.equalization.spread_before:.3g} times, now "
+            f"{fix.equalization.spread_after:.3g} (median)"
+        )
+    click.echo(f"  outputs differ by {fix.difference:.2g} of their range on random inputs")
+    counts = count_severities(fix.findings)
+    click.echo("  left: " + ", ".join(f"{count} {name}(s)" for name, count in counts.items()))

@@ -175,8 +175,8 @@ def _settle(chain: list[keras.layers.Layer], rounds: int) -> None:
             totals[index] = totals[index] * factor
             weights[index] = scale_channels(first, weights[index], factor)
             weights[index + 1] = _scale_inputs(second, weights[index + 1], 1 / factor)
-    for layer, own in zip(chain, weights, strict=True):
-        layer.set_weights(own)
+    for layer, scaled in zip(chain, weights, strict=True):
+        layer.set_weights(scaled)
 
 
 def _output_ranges(layer: Any, kernel: Array) -> Array:

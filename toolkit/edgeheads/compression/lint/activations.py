@@ -8,9 +8,9 @@ from typing import Any
 from edgeheads.compression.graph import Call
 from edgeheads.compression.lint.rule import Network, Rule, kind_of
 
-__all__ = ["RULES", "activation_of"]
+__all__ = ["HARD_SWISH", "RULES", "activation_of"]
 
-_HARD_SWISH = ("hard_silu", "hard_swish")
+HARD_SWISH = ("hard_silu", "hard_swish")
 _SMOOTH = ("silu", "swish", "gelu", "mish", "softplus", "selu", "elu", "celu", "glu", "squareplus")
 _GATES = ("sigmoid", "hard_sigmoid")
 
@@ -51,7 +51,7 @@ def activation_of(layer: Any) -> str:
 
 def _hard_swish(network: Network) -> Iterator[tuple[str, str]]:
     for call in network.calls:
-        if activation_of(call.layer) in _HARD_SWISH:
+        if activation_of(call.layer) in HARD_SWISH:
             yield call.layer.name, f"{_shape(call)} values"
 
 

@@ -1,4 +1,4 @@
-"""What a rule is, what it finds, and the graph it looks at."""
+"""What a rule is, and the graph it looks at."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from edgeheads.compression.fold import fold_batch_norms, laid_open
 from edgeheads.compression.graph import Call, calls
 from edgeheads.device import DeviceProfile
 
-__all__ = ["SEVERITIES", "Finding", "Network", "Rule", "kind_of"]
-
-# The worst first.
-SEVERITIES = ("error", "warning", "note")
+__all__ = ["Network", "Rule", "kind_of"]
 
 
 class Network:
@@ -68,8 +65,7 @@ class Rule:
     Attributes:
         id: in lower case with hyphens; for scripts.
         title: what is there.
-        severity: "error": it cannot be converted, or does not run on the device; "warning": it
-            costs time or accuracy; "note": it may.
+        severity: see `Finding`.
         why: what it does to int8 or to the device.
         instead: what to use in its place.
         look: finds the layers.
@@ -86,31 +82,6 @@ class Rule:
     look: Look
     is_fixable: bool = False
     is_int8: bool = True
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A rule that holds at a layer.
-
-    Attributes:
-        rule: its id.
-        severity: see `Rule`.
-        layer: the layer's name.
-        kind: the layer's class.
-        detail: what was found there.
-        why: see `Rule`.
-        instead: see `Rule`.
-        fixable: see `Rule.is_fixable`.
-    """
-
-    rule: str
-    severity: str
-    layer: str
-    kind: str
-    detail: str
-    why: str
-    instead: str
-    fixable: bool = False
 
 
 def kind_of(layer: Any) -> str:

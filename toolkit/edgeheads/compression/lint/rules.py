@@ -13,10 +13,11 @@ from edgeheads.compression.lint import (
     ranges,
     shapes,
 )
-from edgeheads.compression.lint.rule import SEVERITIES, Finding, Network, Rule, kind_of
+from edgeheads.compression.lint.finding import SEVERITIES, Finding
+from edgeheads.compression.lint.rule import Network, Rule, kind_of
 from edgeheads.device import DeviceProfile
 
-__all__ = ["RULES", "count_severities", "find_rule", "lint_model"]
+__all__ = ["RULES", "find_rule", "lint_model"]
 
 RULES: tuple[Rule, ...] = (
     *layers.RULES,
@@ -73,11 +74,6 @@ def lint_model(model: keras.Model, device: DeviceProfile | None = None) -> list[
 def find_rule(name: str) -> Rule:
     """Return the rule of an id."""
     return next(rule for rule in RULES if rule.id == name)
-
-
-def count_severities(findings: list[Finding]) -> dict[str, int]:
-    """Return how many findings there are of each severity, the worst first."""
-    return {name: sum(one.severity == name for one in findings) for name in SEVERITIES}
 
 
 def _severity(rule: Rule, device: DeviceProfile | None) -> str:

@@ -1,4 +1,4 @@
-"""Linting a file."""
+"""Linting a file, and writing a better one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeheads.compression.legacy import load_any
+from edgeheads.compression.lint.finding import Finding
+from edgeheads.compression.lint.fix import FixResult, fix_model, require_other_file, save_fixed
 from edgeheads.compression.lint.layers import custom_layers
-from edgeheads.compression.lint.rule import Finding
-from edgeheads.compression.lint.rules import count_severities, find_rule, lint_model
+from edgeheads.compression.lint.rules import find_rule, lint_model
 from edgeheads.device import DeviceProfile
 from edgeheads.errors import EdgeheadsError
+from edgeheads.progress import Progress
 
 __all__ = ["LintResult", "lint_file"]
 
@@ -21,42 +23,72 @@ class LintResult:
 
     Attributes:
         findings: in the order of the layers.
+        fix: what was rewritten, if it was asked for.
     """
 
     findings: list[Finding]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many findings there are of each severity, the worst first."""
-        return count_severities(self.findings)
+    fix: FixResult | None = None
 
 
-def lint_file(file: Path, device: DeviceProfile | None = None) -> LintResult:
+def lint_file(
+    file: Path,
+    device: DeviceProfile | None = None,
+    fix_to: Path | None = None,
+    *,
+    progress: Progress,
+) -> LintResult:
     """Look at a .keras file, or at a .h5 file of Keras 2.
 
     A .keras file that does not load because of custom layers is reported with these alone:
     nothing else can be told of it.
 
+    Args:
+        file: is not changed.
+        device: see `lint_model`.
+        fix_to: write what `fix_model` makes of it here.
+        progress: is told of each stage.
+
     Raises:
-        EdgeheadsError: no such file, or one that cannot be loaded for another reason.
+        EdgeheadsError: no such file, or one that cannot be loaded for another reason; a file that
+            cannot be fixed.
     """
-    try:
-        model = load_any(file)
-    except EdgeheadsError:
-        rule = find_rule("custom-layer")
-        found = [
-            Finding(
-                rule.id,
-                rule.severity,
-                name,
-                kind,
-                f"{detail}; the model does not load here, and the other rules were not looked at",
-                rule.why,
-                rule.instead,
-            )
-            for name, kind, detail in custom_layers(file)
-        ]
-        if not found:
-            raise
-        return LintResult(found)
-    return LintResult(lint_model(model, device))
+    if fix_to is not None:
+        require_other_file(file, fix_to)
+    with progress.step("Loading the model"):
+        try:
+            model = load_any(file)
+        except EdgeheadsError:
+            found = _found_unloaded(file)
+            if not found:
+                raise
+            if fix_to is not None:
+                names = ", ".join(one.layer for one in found)
+                raise EdgeheadsError(
+                    f"--fix needs a model that loads, received {file} with the custom layer(s) "
+                    f"{names}; replace them by stock layers"
+                ) from None
+            return LintResult(found)
+    with progress.step("Looking at the layers"):
+        findings = lint_model(model, device)
+    if fix_to is None:
+        return LintResult(findings)
+    with progress.step("Rewriting"):
+        fixed = fix_model(model, device)
+        save_fixed(fixed.model, file, fix_to)
+    return LintResult(findings, fixed)
+
+
+def _found_unloaded(file: Path) -> list[Finding]:
+    rule = find_rule("custom-layer")
+    return [
+        Finding(
+            rule.id,
+            rule.severity,
+            name,
+            kind,
+            f"{detail}; the model does not load here, and the other rules were not looked at",
+            rule.why,
+            rule.instead,
+        )
+        for name, kind, detail in custom_layers(file)
+    ]

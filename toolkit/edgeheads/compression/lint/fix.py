@@ -1,0 +1,153 @@
+"""The rewrites that take findings away and leave what a model computes as it is."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from edgeheads.compression.equalization import Equalization, equalize
+from edgeheads.compression.fold import fold_batch_norms, foldable_norms, laid_open
+from edgeheads.compression.lint.finding import Finding, count_severities
+from edgeheads.compression.lint.hard_swish import expand_hard_swish
+from edgeheads.compression.lint.rules import lint_model
+from edgeheads.device import DeviceProfile
+from edgeheads.errors import CheckFailedError, EdgeheadsError
+
+__all__ = ["FixResult", "fix_model", "require_other_file", "save_fixed"]
+
+_ALLOWED_DIFFERENCE = 1e-3
+_SPATIAL_IF_OPEN = 64
+
+
+@dataclass(frozen=True)
+class FixResult:
+    """What `fix_model` returns.
+
+    Attributes:
+        model: computes what the given one does, to within rounding.
+        folded_norms: batch normalizations that became part of the weights.
+        expanded: hard-swishes that were rewritten.
+        equalization: None where no weights were found to need it.
+        difference: the largest difference of any output, as a share of that output's largest
+            value, on random inputs in [-1, 1] and in [0, 255].
+        findings: what is left.
+    """
+
+    model: keras.Model
+    folded_norms: int
+    expanded: int
+    equalization: Equalization | None
+    difference: float
+    findings: list[Finding]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it without the model."""
+        equalized = self.equalization
+        return {
+            "folded_norms": self.folded_norms,
+            "expanded_hard_swishes": self.expanded,
+            "equalized": equalized
+            and {
+                "chains": [list(chain) for chain in equalized.chains],
+                "spread_before": equalized.spread_before,
+                "spread_after": equalized.spread_after,
+            },
+            "difference": self.difference,
+            "counts_after": count_severities(self.findings),
+        }
+
+
+def fix_model(model: keras.Model, device: DeviceProfile | None = None) -> FixResult:
+    """Return a copy of a model in which what can be rewritten safely is.
+
+    Batch normalization is folded; hard-swish is expanded, see `expand_hard_swish`; where
+    weight-spread is found, neighbouring layers are equalized, see `equalize`.
+
+    Args:
+        model: a functional model. It is not changed.
+        device: see `lint_model`.
+
+    Raises:
+        EdgeheadsError: a custom layer; see `edgeheads.compression.graph.flatten`.
+        CheckFailedError: the copy would compute something else.
+    """
+    before = lint_model(model, device)
+    custom = [one.layer for one in before if one.rule == "custom-layer"]
+    if custom:
+        raise EdgeheadsError(
+            f"--fix rewrites stock Keras layers, received the custom layer(s) {', '.join(custom)}; "
+            "replace them by stock layers first"
+        )
+    flat = laid_open(model)
+    norms = len({id(norm) for norm in foldable_norms(flat).values()})
+    fixed = fold_batch_norms(flat)
+    if any(one.rule == "hard-swish" for one in before):
+        fixed = expand_hard_swish(fixed)
+    equalization = None
+    if any(one.rule == "weight-spread" for one in before):
+        equalization = equalize(fixed)
+        fixed = equalization.model
+    difference = _difference(model, fixed)
+    if not difference <= _ALLOWED_DIFFERENCE:
+        raise CheckFailedError(
+            f"the rewritten model's outputs differ by {difference:.2g} of their range from those "
+            f"of {model.name!r}; at most {_ALLOWED_DIFFERENCE:g} is rounding. Nothing was written"
+        )
+    after = lint_model(fixed, device)
+    expanded = _count(before, "hard-swish") - _count(after, "hard-swish")
+    return FixResult(fixed, norms, expanded, equalization, difference, after)
+
+
+def save_fixed(model: keras.Model, source: Path, out: Path) -> None:
+    """Write a .keras file whole or not at all.
+
+    Raises:
+        EdgeheadsError: see `require_other_file`.
+    """
+    require_other_file(source, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        part = Path(folder) / "model.keras"
+        model.save(part)
+        part.replace(out)
+
+
+def require_other_file(source: Path, out: Path) -> None:
+    """Refuse to write over the model that is read.
+
+    Raises:
+        EdgeheadsError: `out` is the source, or is not named .keras.
+    """
+    if out.suffix != ".keras":
+        raise EdgeheadsError(f"--fix writes a .keras file, received {out}")
+    if out.resolve() == source.resolve():
+        raise EdgeheadsError(f"--fix does not change MODEL, received {out}; name another file")
+
+
+def _difference(model: keras.Model, fixed: keras.Model) -> float:
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for low, high in ((-1.0, 1.0), (0.0, 255.0)):
+        inputs = [_random(rng, tensor, low, high) for tensor in model.inputs]
+        given: Any = inputs[0] if len(inputs) == 1 else inputs
+        old, new = (keras.tree.flatten(one(given, training=False)) for one in (model, fixed))
+        for expected, found in zip(old, new, strict=True):
+            a = np.asarray(keras.ops.convert_to_numpy(expected), np.float64)
+            b = np.asarray(keras.ops.convert_to_numpy(found), np.float64)
+            scale = max(float(np.abs(a).max()), 1e-6)
+            worst = max(worst, float(np.abs(a - b).max()) / scale)
+    return worst
+
+
+def _random(rng: np.random.Generator, tensor: Any, low: float, high: float) -> Any:
+    shape = [side or _SPATIAL_IF_OPEN for side in tensor.shape[1:]]
+    return rng.uniform(low, high, [2, *shape]).astype(tensor.dtype)
+
+
+def _count(findings: list[Finding], rule: str) -> int:
+    return sum(one.rule == rule for one in findings)
