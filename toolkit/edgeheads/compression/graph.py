@@ -144,7 +144,9 @@ def flatten(model: keras.Model) -> keras.Model:
     return flat
 
 
-def rewrite(model: keras.Model, visit: Visit) -> keras.Model:
+def rewrite(
+    model: keras.Model, visit: Visit, after: Callable[[Any, Any], Any] | None = None
+) -> keras.Model:
     """Return a copy of a flat model in which `visit` decides what each layer becomes.
 
     `visit(layer, *args, **kwargs)` gets the old layer and the new tensors, and returns a new
@@ -155,12 +157,14 @@ def rewrite(model: keras.Model, visit: Visit) -> keras.Model:
     Args:
         model: a flat functional model, see `flatten`. It is not changed.
         visit: is called once for every layer but the inputs, each after those that feed it.
+        after: gets each layer, or operation of `keras.ops`, in the order of `calls` and what took
+            the place of its output, and returns what its consumers take instead.
     """
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(layer, keras.layers.Layer):
-            return layer(*args, **kwargs)
-        return visit(layer, *args, **kwargs)
+        function = visit if isinstance(layer, keras.layers.Layer) else None
+        result = function(layer, *args, **kwargs) if function else layer(*args, **kwargs)
+        return after(layer, result) if after else result
 
     inputs = _fresh_inputs(model)
     twin = keras.Model(inputs, model._run_through_graph(inputs, call_fn=call), name=model.name)

@@ -22,6 +22,7 @@ __all__ = [
     "checked_images",
     "get_calibration",
     "measure_ranges",
+    "pass_on",
 ]
 
 # Gives real-valued inputs [1, H, W, 3]; the same ones at every call.
@@ -226,11 +227,24 @@ def measure_ranges(
             for tensor, one in counting.items():
                 one.count(values[tensor])
     ranges = {tensor: _with_zero(one.range()) for tensor, one in observers.items()}
+    pass_on(graph, ranges)
+    return ranges
+
+
+def pass_on(graph: FlatGraph, ranges: dict[int, Range]) -> set[int]:
+    """Give outputs of operations that keep their input's scale its range, in place.
+
+    Returns:
+        The numbers of these outputs.
+    """
+    passed: set[int] = set()
     for operation in graph.operations:
         source = int(operation.inputs[-1 if graph.kind(operation) == "SPLIT" else 0])
         if graph.kind(operation) in _PASS_ON and source in ranges:
-            ranges.update((int(t), ranges[source]) for t in operation.outputs if int(t) in ranges)
-    return ranges
+            outputs = {int(t) for t in operation.outputs if int(t) in ranges}
+            ranges.update((t, ranges[source]) for t in outputs)
+            passed |= outputs
+    return passed
 
 
 def checked_images(images: Iterable[Array], shape: tuple[int, ...]) -> Iterator[Array]:
