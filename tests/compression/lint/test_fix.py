@@ -1,0 +1,160 @@
+"""What `--fix` rewrites computes the same, and is what the converter makes fast operations of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+pytest.importorskip("tensorflow")
+
+from edgeheads.compression.lint.fix import fix_model, save_fixed  # noqa: E402
+from edgeheads.compression.lint.hard_swish import expand_hard_swish  # noqa: E402
+from edgeheads.errors import EdgeheadsError  # noqa: E402
+from edgeheads.export.tflite import convert_to_float_tflite  # noqa: E402
+from edgeheads.targets.graph import read_operations  # noqa: E402
+
+layers = keras.layers
+
+
+def outputs(model: Any) -> Any:
+    x = np.random.default_rng(1).uniform(-4, 4, (4, *model.input.shape[1:])).astype(np.float32)
+    return np.asarray(model(x, training=False))
+
+
+def block() -> Any:
+    """A block of MobileNetV3: hard-swish, depthwise, hard-swish, gate, projection, residual."""
+    image = keras.Input((8, 8, 8))
+    x = layers.Conv2D(16, 1, name="expand")(image)
+    x = layers.Activation("hard_swish", name="first")(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
+    x = layers.Activation("hard_silu", name="second")(layers.BatchNormalization()(x))
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(16, 1, activation="hard_sigmoid", name="squeeze")(gate)
+    x = layers.Conv2D(8, 1, name="project")(layers.Multiply(name="excite")([x, gate]))
+    return keras.Model(image, layers.Add()([image, layers.BatchNormalization()(x)]))
+
+
+def names(model: Any) -> set[str]:
+    return {layer.name for layer in model.layers}
+
+
+def test_a_block_of_mobilenet_v3() -> None:
+    """The factors go into the three layers that read a hard-swish, through gate and pooling."""
+    built = block()
+    for layer in built.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([np.full(w.shape, 1.5 + i) for i, w in enumerate(layer.weights)])
+    fixed = fix_model(built)
+    np.testing.assert_allclose(outputs(fixed.model), outputs(built), rtol=1e-4, atol=1e-4)
+    assert (fixed.folded_norms, fixed.expanded, fixed.equalization) == (3, 2, None)
+    assert fixed.difference < 1e-5
+    assert {"first_gate", "second_product"} <= names(fixed.model)
+    assert not {"first_sixth", "second_sixth"} & names(fixed.model)
+    assert {one.rule for one in fixed.findings} == {"squeeze-excitation"}
+
+
+def test_the_kernel_takes_up_the_factor() -> None:
+    """A sixth of the kernel, and all of the bias."""
+    image = keras.Input((4,))
+    x = layers.Activation("hard_swish")(image)
+    built = keras.Model(image, layers.Dense(2, name="dense")(x))
+    built.get_layer("dense").set_weights([np.full((4, 2), 6.0), np.array([1.0, 2.0])])
+    kernel, bias = expand_hard_swish(built).get_layer("dense").get_weights()
+    np.testing.assert_allclose(kernel, np.ones((4, 2)), rtol=1e-6)
+    np.testing.assert_array_equal(bias, [1.0, 2.0])
+    np.testing.assert_array_equal(built.get_layer("dense").get_weights()[0], np.full((4, 2), 6.0))
+
+
+@pytest.mark.parametrize("end", ["output", "add", "square", "shared", "bent"])
+def test_where_no_kernel_can_take_up_the_factor(end: str) -> None:
+    """x is divided in front of the product, and the function is the same."""
+    image = keras.Input((8, 8, 4))
+    x = layers.Conv2D(4, 1, activation="hard_swish", name="swish")(image)
+    shared = layers.Conv2D(4, 1)
+    y = {
+        "output": lambda: [x],
+        "add": lambda: [layers.Conv2D(4, 1)(layers.Add()([x, image]))],
+        "square": lambda: [layers.Conv2D(4, 1)(layers.Multiply()([x, x]))],
+        "shared": lambda: [layers.Add()([shared(x), shared(image)])],
+        "bent": lambda: [layers.Conv2D(4, 1)(layers.Activation("sigmoid")(x))],
+    }[end]()[0]
+    built = keras.Model(image, y)
+    fixed = expand_hard_swish(built)
+    assert "swish_sixth" in names(fixed)
+    np.testing.assert_allclose(outputs(fixed), outputs(built), rtol=1e-4, atol=1e-5)
+
+
+def test_two_factors_meet_in_one_product() -> None:
+    """The layer behind takes up 1/36."""
+    image = keras.Input((8, 8, 4))
+    branches = [layers.Conv2D(4, 1, activation="hard_swish")(image) for _ in range(2)]
+    x = layers.Conv2D(4, 1, name="behind", use_bias=False)(layers.Multiply()(branches))
+    built = keras.Model(image, x)
+    fixed = expand_hard_swish(built)
+    old, new = (one.get_layer("behind").get_weights()[0] for one in (built, fixed))
+    np.testing.assert_allclose(new, old / 36, rtol=1e-5)
+    np.testing.assert_allclose(outputs(fixed), outputs(built), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("with_factor", [True, False])
+def test_the_converter_does_not_make_hard_swish_again(tmp_path: Path, with_factor: bool) -> None:
+    """It knows the written-out form that ends in the factor; neither of ours does."""
+    image = keras.Input((8, 8, 4))
+    x = layers.Activation("hard_swish")(layers.Conv2D(8, 3)(image))
+    built = keras.Model(image, x if with_factor else layers.Conv2D(8, 3)(x))
+    kinds = []
+    for one in (built, expand_hard_swish(built)):
+        file = tmp_path / "model.tflite"
+        file.write_bytes(convert_to_float_tflite(one.inputs[0], {"y": one.outputs[0]}))
+        kinds.append({operation.name for operation in read_operations(file)})
+    assert "HARD_SWISH" in kinds[0]
+    assert "HARD_SWISH" not in kinds[1]
+
+
+def test_unlike_weights_are_equalized() -> None:
+    """Where weight-spread is found; the finding is gone afterwards."""
+    image = keras.Input((8, 8, 4))
+    x = layers.Conv2D(8, 1, activation="relu", name="a")(image)
+    built = keras.Model(image, layers.Conv2D(8, 1, name="b")(x))
+    kernel, bias = built.get_layer("a").get_weights()
+    built.get_layer("a").set_weights([kernel * np.logspace(0, 3, 8), bias])
+    fixed = fix_model(built)
+    assert fixed.equalization is not None
+    assert fixed.equalization.chains == (("a", "b"),)
+    assert fixed.findings == []
+    assert fixed.as_json()["equalized"]["spread_after"] < 40
+
+
+class Mine(layers.Layer):
+    """A layer of somebody's own."""
+
+    def call(self, inputs: Any) -> Any:
+        return inputs
+
+
+def test_a_custom_layer_is_refused() -> None:
+    """The text names it."""
+    image = keras.Input((4,))
+    with pytest.raises(EdgeheadsError, match=r"custom layer\(s\) mine; replace them"):
+        fix_model(keras.Model(image, Mine(name="mine")(image)))
+
+
+def test_the_given_file_is_not_written_over(tmp_path: Path) -> None:
+    """Nor is anything but a .keras file written; what is written loads."""
+    source = tmp_path / "model.keras"
+    model = block()
+    model.save(source)
+    before = source.read_bytes()
+    with pytest.raises(EdgeheadsError, match="--fix does not change MODEL"):
+        save_fixed(model, source, tmp_path / "." / "model.keras")
+    with pytest.raises(EdgeheadsError, match=r"writes a \.keras file, received .*fixed\.h5"):
+        save_fixed(model, source, tmp_path / "fixed.h5")
+    save_fixed(fix_model(model).model, source, tmp_path / "new" / "fixed.keras")
+    assert source.read_bytes() == before
+    loaded = keras.saving.load_model(tmp_path / "new" / "fixed.keras")
+    np.testing.assert_allclose(outputs(loaded), outputs(model), rtol=1e-4, atol=1e-4)
+    assert [one.name for one in (tmp_path / "new").iterdir()] == ["fixed.keras"]
