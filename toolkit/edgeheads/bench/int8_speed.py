@@ -174,13 +174,19 @@ def write_files(
     head = make_head(network, task)
     model = settle(build_model(network, head))
     content = convert_to_float_tflite(model.inputs[0], edge_tensors(model, head))
-    files["float32"].write_bytes(compact(content))
     images = calibration_images(tuple(model.inputs[0].shape[1:]))
     scheme = get_scheme("int8")
-    files["plain"].write_bytes(compact(quantize_with_images(content, scheme, images)))
-    content, kept = speed.changed(content)
-    quantized = quantize_with_images(content, scheme, images, keep_float=kept)
-    files["int8"].write_bytes(compact(quantized))
+    changed, kept = speed.changed(content)
+    made = {
+        "float32": content,
+        "plain": quantize_with_images(content, scheme, images),
+        "int8": quantize_with_images(changed, scheme, images, keep_float=kept),
+    }
+    for name, path in files.items():
+        # A run that is killed must not leave half a file for the next one.
+        draft = path.with_name(f".{path.name}")
+        draft.write_bytes(compact(made[name]))
+        draft.replace(path)
     return files
 
 

@@ -1,0 +1,165 @@
+"""Files made fast for int8: the same outputs, other operations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeheads.device import DeviceProfile
+from edgeheads.runtime import DeviceSession
+
+pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+
+from edgeheads.export.fast_int8 import (  # noqa: E402
+    Speed,
+    fold_width,
+    has_matrix_tiles,
+    speed_for,
+    unary_without_int8,
+)
+from edgeheads.export.fast_resize import enlarge_by_rows, shares  # noqa: E402
+from edgeheads.export.flatgraph import FlatGraph  # noqa: E402
+from edgeheads.export.tflite import convert_to_float_tflite, convert_to_tflite  # noqa: E402
+
+LAYERS = keras.layers
+
+
+def float_file(*layers: Any, shape: tuple[int, int, int] = (96, 96, 3)) -> bytes:
+    keras.utils.set_random_seed(0)
+    image = x = keras.Input(shape)
+    for layer in layers:
+        x = layer(x)
+    return convert_to_float_tflite(image, {"result": x})
+
+
+def kinds(content: bytes) -> list[str]:
+    graph = FlatGraph(content)
+    return [graph.kind(one) for one in graph.operations]
+
+
+def computed(content: bytes, folder: Path) -> np.ndarray:
+    """Return the one output for a fixed image."""
+    graph = FlatGraph(content)
+    image = np.random.default_rng(0).uniform(-1, 1, graph.shape(graph.inputs[0]))
+    path = folder / "model.tflite"
+    path.write_bytes(content)
+    with DeviceSession() as session:
+        [output] = session.predict(path, {"image": image.astype(np.float32)}).values()
+    return output
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        LAYERS.Conv2D(8, 3, strides=2, padding="same", activation="relu6"),
+        LAYERS.Conv2D(8, 3, padding="same"),
+        LAYERS.Conv2D(5, 1),
+    ],
+    ids=["stem", "same size", "pointwise"],
+)
+def test_a_folded_convolution_computes_the_same(layer: Any, tmp_path: Path) -> None:
+    plain = float_file(layer)
+    folded = fold_width(plain)
+    assert kinds(plain) == ["CONV_2D"]
+    assert kinds(folded) == ["RESHAPE", "CONV_2D", "RESHAPE"]
+    np.testing.assert_allclose(
+        computed(folded, tmp_path), computed(plain, tmp_path), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_stem_is_folded_four_times() -> None:
+    # 4 outputs at stride 2 read columns 0 to 8: two taps of 8 columns of 3 channels.
+    graph = FlatGraph(fold_width(float_file(LAYERS.Conv2D(8, 3, strides=2, padding="same"))))
+    [convolution] = [one for one in graph.operations if graph.kind(one) == "CONV_2D"]
+    assert graph.shape(int(convolution.inputs[0])) == (1, 96, 12, 24)
+    assert graph.shape(int(convolution.inputs[1])) == (32, 3, 2, 24)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (LAYERS.Conv2D(8, 3, strides=2, padding="same"), (95, 95, 3)),
+        (LAYERS.Conv2D(8, 3, strides=2, padding="same"), (64, 64, 3)),
+        (LAYERS.Conv2D(8, 3, padding="valid"), (96, 96, 3)),
+        (LAYERS.Conv2D(8, 3, padding="same", dilation_rate=2), (96, 96, 3)),
+        (LAYERS.Conv2D(8, 1), (96, 96, 64)),
+    ],
+    ids=["odd", "small", "valid", "dilated", "wide"],
+)
+def test_other_convolutions_are_left_alone(layer: Any, shape: tuple[int, int, int]) -> None:
+    plain = float_file(layer, shape=shape)
+    assert kinds(fold_width(plain)) == kinds(plain)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_rows_enlarge_as_a_resize_does(channels: int, tmp_path: Path) -> None:
+    plain = float_file(LAYERS.UpSampling2D(4, interpolation="bilinear"), shape=(40, 36, channels))
+    by_rows = enlarge_by_rows(plain)
+    assert "RESIZE_BILINEAR" in kinds(plain)
+    assert "RESIZE_BILINEAR" not in kinds(by_rows)
+    np.testing.assert_allclose(
+        computed(by_rows, tmp_path), computed(plain, tmp_path), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (LAYERS.UpSampling2D(2, interpolation="bilinear"), (8, 8, 1)),
+        (LAYERS.UpSampling2D(4, interpolation="bilinear"), (56, 56, 21)),
+        (LAYERS.Resizing(200, 200, interpolation="bilinear"), (56, 56, 1)),
+    ],
+    ids=["small", "many channels", "not whole"],
+)
+def test_other_resizes_are_left_alone(layer: Any, shape: tuple[int, int, int]) -> None:
+    plain = float_file(layer, shape=shape)
+    assert kinds(enlarge_by_rows(plain)) == kinds(plain)
+
+
+def test_shares_of_a_cell() -> None:
+    # Centres of halves lie a quarter of a pixel before and behind the cell's own.
+    np.testing.assert_allclose(shares(2), [[0.25, 0.75, 0], [0, 0.75, 0.25]])
+    np.testing.assert_allclose(shares(4).sum(axis=1), 1)
+
+
+def test_hard_swish_stays_float_between_int8(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((96, 96, 3))
+    x = LAYERS.Conv2D(8, 3, padding="same", activation="hard_swish")(image)
+    outputs = {"result": LAYERS.Conv2D(2, 1)(x)}
+
+    def images() -> Any:
+        for seed in range(2):
+            rng = np.random.default_rng(seed)
+            yield rng.uniform(-1, 1, (1, 96, 96, 3)).astype(np.float32)
+
+    assert len(unary_without_int8(convert_to_float_tflite(image, outputs))) == 1
+    plain = convert_to_tflite(image, outputs, "int8", images)
+    fast = convert_to_tflite(image, outputs, "int8", images, speed=Speed(unary_float=True))
+    assert kinds(plain).count("QUANTIZE") == 0
+    assert kinds(fast) == ["CONV_2D", "DEQUANTIZE", "HARD_SWISH", "QUANTIZE", "CONV_2D"]
+    path = tmp_path / "fast.tflite"
+    path.write_bytes(fast)
+    with DeviceSession() as session:
+        facts = session.inspect(path)
+    assert facts["delegated_nodes"] == facts["nodes"]
+
+
+def test_speed_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeheads.export.fast_int8.has_matrix_tiles", lambda: True)
+    assert speed_for(DeviceProfile(delegate="xnnpack")) == Speed(True, True)
+    assert speed_for(DeviceProfile(delegate="none")) == Speed()
+    assert speed_for(DeviceProfile(delegate="xnnpack", link="ssh", host="pi")) == Speed(True, False)
+
+
+def test_tiles_are_read_off_the_processor(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    assert not has_matrix_tiles(cpuinfo)
+    cpuinfo.write_text("flags\t: fpu avx2 avx512_vnni\n", encoding="utf-8")
+    assert not has_matrix_tiles(cpuinfo)
+    cpuinfo.write_text("flags\t: fpu amx_tile amx_int8\n", encoding="utf-8")
+    assert has_matrix_tiles(cpuinfo)
