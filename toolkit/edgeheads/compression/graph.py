@@ -157,8 +157,8 @@ def rewrite(
     Args:
         model: a flat functional model, see `flatten`. It is not changed.
         visit: is called once for every layer but the inputs, each after those that feed it.
-        after: gets each layer, or operation of `keras.ops`, in the order of `calls` and what took
-            the place of its output, and returns what its consumers take instead.
+        after: gets each layer, inputs and operations of `keras.ops` among them, in the order of
+            `calls`, and the tensor in the place of its output; returns what its consumers take.
     """
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -166,8 +166,12 @@ def rewrite(
         result = function(layer, *args, **kwargs) if function else layer(*args, **kwargs)
         return after(layer, result) if after else result
 
-    inputs = _fresh_inputs(model)
-    twin = keras.Model(inputs, model._run_through_graph(inputs, call_fn=call), name=model.name)
+    inputs = fed = _fresh_inputs(model)
+    if after:
+        fed = keras.tree.map_structure(
+            lambda old, new: after(old._keras_history.operation, new), model.input, inputs
+        )
+    twin = keras.Model(inputs, model._run_through_graph(fed, call_fn=call), name=model.name)
     _take_weights(twin, {layer.name: layer for layer in model.layers})
     return twin
 

@@ -114,9 +114,7 @@ class FakeQuantize(keras.layers.Layer):
         if self.observer == "learned":
             # Every value pulls at the ends: keep their pull that of one weight (LSQ, section 2.2).
             share = 1 / (_STEPS * ops.cast(ops.size(x), "float32")) ** 0.5
-            low, high = (
-                end * share + ops.stop_gradient(end * (1 - share)) for end in (low, high)
-            )
+            low, high = (end * share + ops.stop_gradient(end * (1 - share)) for end in (low, high))
         return fake_quantize(x, ops.cast(low, x.dtype), ops.cast(high, x.dtype))
 
     def compute_output_shape(self, shape: Any) -> Any:
@@ -167,8 +165,28 @@ class QuantizedDense(keras.layers.Dense):
         return self.activation(x + self.bias if self.use_bias else x)
 
 
+@keras.saving.register_keras_serializable(package="edgeheads")
+class QuantizedConv2DTranspose(keras.layers.Conv2DTranspose):
+    """A transposed convolution that computes with its kernel as int8 keeps it."""
+
+    def call(self, inputs: Any) -> Any:
+        """Convolve with the rounded kernel."""
+        kernel = fake_quantize_kernel(ops.convert_to_tensor(self.kernel), (0, 1, 3))
+        x = ops.conv_transpose(
+            inputs,
+            ops.cast(kernel, inputs.dtype),
+            strides=list(self.strides),
+            padding=self.padding,
+            output_padding=self.output_padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+        )
+        return self.activation(x + self.bias if self.use_bias else x)
+
+
 QUANTIZED: dict[type[keras.layers.Layer], type[keras.layers.Layer]] = {
     keras.layers.Conv2D: QuantizedConv2D,
     keras.layers.DepthwiseConv2D: QuantizedDepthwiseConv2D,
+    keras.layers.Conv2DTranspose: QuantizedConv2DTranspose,
     keras.layers.Dense: QuantizedDense,
 }
