@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from edgeheads.backbones import create_backbone
 from edgeheads.bench.latency import compare
 from edgeheads.compression.macs import count_macs
-from edgeheads.compression.quantize.calibration import Images
-from edgeheads.export.tflite import convert_to_tflite
+from edgeheads.compression.quantize.calibration import Range
+from edgeheads.compression.quantize.quantizer import quantize_float_model
+from edgeheads.compression.quantize.schemes import get_scheme
+from edgeheads.export.compact import compact
+from edgeheads.export.fast_int8 import Speed, speed_for
+from edgeheads.export.flatgraph import FlatGraph
+from edgeheads.export.tflite import convert_to_float_tflite
 from edgeheads.heads import HEADS
 from edgeheads.heads.base import BaseVisionHead
 from edgeheads.heads.configuration import HeadConfiguration
@@ -23,12 +27,8 @@ from edgeheads.heads.factory import create_vision_head
 from edgeheads.model import build_model
 from edgeheads.progress import Progress, SilentProgress
 from edgeheads.runtime import BenchSettings, DeviceSession
-from edgeheads.tasks.base import Array
 
-__all__ = ["HeadCost", "calibration_images", "edge_tensors", "measure_heads", "settle"]
-
-_CALIBRATION_IMAGES = 4
-_SETTLING_IMAGES = 4
+__all__ = ["HeadCost", "edge_tensors", "int8_for_timing", "measure_heads"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def measure_heads(
     repeats: int = 5,
     progress: Progress | None = None,
 ) -> list[HeadCost]:
-    """Convert every efficient head to int8 on one backbone, and time them in turn.
+    """Convert every efficient head to int8, fast for the device, and time them in turn.
 
     The weights are random: they change neither the operations nor the time.
 
@@ -87,6 +87,7 @@ def measure_heads(
         The backbone alone, then one row a task.
     """
     progress = progress or SilentProgress()
+    speed = speed_for(session.profile)
     models = {"backbone alone": _backbone(backbone_name, size, width, levels)}
     outputs: dict[str, dict[str, Any]] = {"backbone alone": models["backbone alone"].output}
     for task in HEADS:
@@ -97,7 +98,7 @@ def measure_heads(
                 **HeadConfiguration.get_efficient_config(task),
             },
         )
-        model = settle(build_model(_backbone(backbone_name, size, width, levels), task))
+        model = build_model(_backbone(backbone_name, size, width, levels), task)
         models[task.value] = model
         outputs[task.value] = edge_tensors(model, head)
     with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
@@ -105,7 +106,8 @@ def measure_heads(
         with progress.step("Converting heads to int8", len(models)) as step:
             for name, model in models.items():
                 files[name] = Path(folder, f"{name}.tflite")
-                files[name].write_bytes(_int8(model, outputs[name]))
+                content = convert_to_float_tflite(model.inputs[0], outputs[name])
+                files[name].write_bytes(int8_for_timing(content, speed))
                 step.advance(note=name)
         with progress.step(f"Timing, {repeats} rounds"):
             results = compare(session, files, settings, repeats)
@@ -138,33 +140,12 @@ def _backbone(
     return create_backbone(name, (*size, 3), width=width, levels=levels)
 
 
-def settle(model: keras.Model) -> keras.Model:
-    """Give batch normalization the statistics of noise: activations then spread as trained ones do.
+def int8_for_timing(float_model: bytes, speed: Speed) -> bytes:
+    """Quantize a float file with one made-up range for all: time does not depend on which.
 
-    With those of a new layer they vanish over the depth, and an addition of tensors whose scales
-    differ by a factor of thousands is one that no delegate takes.
+    Ranges that are measured with random weights vanish over the depth, and an addition of tensors
+    whose scales differ by a factor of thousands is one that no delegate takes.
     """
-    layers = [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-    shape = (_SETTLING_IMAGES, *model.inputs[0].shape[1:])
-    model(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32), training=True)
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    return model
-
-
-def calibration_images(shape: tuple[int, int, int]) -> Images:
-    """Return a few images of noise: ranges change no time."""
-
-    def images() -> Iterator[Array]:
-        for seed in range(_CALIBRATION_IMAGES):
-            yield np.random.default_rng(seed).uniform(-1, 1, (1, *shape)).astype(np.float32)
-
-    return images
-
-
-def _int8(model: keras.Model, outputs: Mapping[str, Any]) -> bytes:
-    image = model.inputs[0]
-    return convert_to_tflite(image, outputs, "int8", calibration_images(tuple(image.shape[1:])))
+    changed, kept = speed.changed(float_model)
+    ranges = dict.fromkeys(FlatGraph(changed).activations(), Range(-4.0, 4.0))
+    return compact(quantize_float_model(changed, ranges, get_scheme("int8"), keep_float=kept))

@@ -159,9 +159,7 @@ def write_files(
 ) -> dict[str, Path]:
     """Return a network's files, "float32", "plain" and "int8", made where they are not there."""
     from edgeheads.backbones import create_backbone
-    from edgeheads.bench.heads import calibration_images, edge_tensors, settle
-    from edgeheads.compression.quantize.quantizer import quantize_with_images
-    from edgeheads.compression.quantize.schemes import get_scheme
+    from edgeheads.bench.heads import edge_tensors, int8_for_timing
     from edgeheads.export.compact import compact
     from edgeheads.export.tflite import convert_to_float_tflite
     from edgeheads.model import build_model, make_head
@@ -172,20 +170,17 @@ def write_files(
         return files
     network = create_backbone(backbone, (*size, 3), width=width, levels=_LEVELS)
     head = make_head(network, task)
-    model = settle(build_model(network, head))
+    model = build_model(network, head)
     content = convert_to_float_tflite(model.inputs[0], edge_tensors(model, head))
-    images = calibration_images(tuple(model.inputs[0].shape[1:]))
-    scheme = get_scheme("int8")
-    changed, kept = speed.changed(content)
     made = {
-        "float32": content,
-        "plain": quantize_with_images(content, scheme, images),
-        "int8": quantize_with_images(changed, scheme, images, keep_float=kept),
+        "float32": compact(content),
+        "plain": int8_for_timing(content, Speed()),
+        "int8": int8_for_timing(content, speed),
     }
     for name, path in files.items():
         # A run that is killed must not leave half a file for the next one.
         draft = path.with_name(f".{path.name}")
-        draft.write_bytes(compact(made[name]))
+        draft.write_bytes(made[name])
         draft.replace(path)
     return files
 
