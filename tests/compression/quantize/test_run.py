@@ -74,6 +74,17 @@ def test_a_scheme_without_calibration_needs_no_data(model_file: Path, tmp_path: 
     assert result.files["dynamic"] == FileReport((tmp_path / "o.tflite").stat().st_size)
 
 
+def test_a_sequential_model(tmp_path: Path) -> None:
+    layers = [keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()]
+    keras.Sequential(layers).save(tmp_path / "s.keras")
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).random((3, 8, 8, 1)))
+    out = tmp_path / "o.tflite"
+    result = quantize_file(
+        tmp_path / "s.keras", out, QuantizeOptions("int16x8"), data=tmp_path / "x.npz"
+    )
+    assert result.files["int16x8"].sqnr_db > 30
+
+
 def test_the_doctor_alone_makes_no_file(model_file: Path, tmp_path: Path) -> None:
     data = _pictures(tmp_path / "data", 1)
     options = QuantizeOptions(only_diagnose=True)

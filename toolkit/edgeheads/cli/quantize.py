@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _PURPOSE = "quantizing a model"
 
+_POOR_DB = 10
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
@@ -145,6 +147,11 @@ def _print(result: QuantizeResult) -> None:
     if result.compared:
         click.echo(
             f"SQNR: of the worst output against float32, on {result.compared} calibration images."
+        )
+    if any(one.sqnr_db is not None and one.sqnr_db < _POOR_DB for one in result.files.values()):
+        click.echo(
+            f"Below {_POOR_DB} dB an output is mostly noise: see where it comes from with edgeheads "
+            "sensitivity, or try --scheme int16x8 or float16."
         )
     if metric is not None:
         click.echo(

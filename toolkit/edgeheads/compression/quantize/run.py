@@ -240,6 +240,8 @@ class _Prepared:
                 f"model {path} must be functional and take one image of a fixed size "
                 f"[N, H, W, C], received inputs {shapes}"
             )
+        if isinstance(model, keras.Sequential):
+            model = keras.Model(model.inputs, model.outputs, name=model.name)
         outputs = dict(zip(_output_names(model), model.outputs, strict=True))
         inputs = None
         if data is not None:
