@@ -1,0 +1,186 @@
+"""Quantization-aware training: rounding by hand, gradients, and files that compute alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+tf = pytest.importorskip("tensorflow")
+
+from edgeheads.compression.prune.sparsity import layer_sparsity  # noqa: E402
+from edgeheads.compression.quantize.fake_quantize import (  # noqa: E402
+    FakeQuantize,
+    fake_quantize,
+    fake_quantize_kernel,
+)
+from edgeheads.compression.quantize.qat import (  # noqa: E402
+    QuantizeAware,
+    choose,
+    quantize_aware,
+)
+from edgeheads.errors import EdgeheadsError  # noqa: E402
+from edgeheads.export.flatgraph import FlatGraph, Probe  # noqa: E402
+
+_SIDE = 32
+
+
+def _images() -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        yield rng.uniform(-1, 1, (1, _SIDE, _SIDE, 3)).astype(np.float32)
+
+
+def _network() -> keras.Model:
+    """Inverted residuals, a bilinear resize, a concatenation and a softmax."""
+    layers = keras.layers
+    keras.utils.set_random_seed(3)
+    image = keras.Input((_SIDE, _SIDE, 3))
+
+    def conv(x: object, filters: int, size: int, strides: int = 1, relu: bool = True) -> object:
+        x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)(x)
+        x = layers.BatchNormalization()(x)
+        return layers.ReLU(6.0)(x) if relu else x
+
+    def block(x: object) -> object:
+        y = conv(x, 32, 1)
+        y = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(y)
+        y = layers.ReLU(6.0)(layers.BatchNormalization()(y))
+        return layers.Add()([x, conv(y, 16, 1, relu=False)])
+
+    fine = block(conv(image, 16, 3, 2))
+    coarse = block(conv(fine, 16, 3, 2))
+    up = layers.UpSampling2D(2, interpolation="bilinear")(coarse)
+    maps = layers.Conv2D(4, 1, name="maps")(layers.Concatenate()([fine, up]))
+    pooled = layers.Dropout(0.1)(layers.GlobalAveragePooling2D()(coarse))
+    scores = layers.Dense(5, activation="softmax", name="scores")(pooled)
+    model = keras.Model(image, {"maps": maps, "scores": scores})
+    rng = np.random.default_rng(1)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            gamma, beta, mean, variance = layer.get_weights()
+            layer.set_weights(
+                [
+                    rng.uniform(0.5, 2, gamma.shape),
+                    rng.normal(0, 0.5, beta.shape),
+                    rng.normal(0, 0.1, mean.shape),
+                    rng.uniform(0.1, 1, variance.shape),
+                ]
+            )
+    return model
+
+
+def _train(aware: QuantizeAware, steps: int = 20) -> None:
+    rng = np.random.default_rng(2)
+    images = np.concatenate(list(_images()))
+    targets = {
+        "maps": rng.normal(size=(8, 16, 16, 4)).astype(np.float32),
+        "scores": np.eye(5, dtype=np.float32)[rng.integers(0, 5, 8)],
+    }
+    aware.model.compile(keras.optimizers.Adam(1e-3), {"maps": "mse", "scores": "mse"})
+    aware.model.fit(images, targets, epochs=steps, batch_size=8, verbose=0)
+
+
+def _steps_apart(aware: QuantizeAware) -> np.ndarray:
+    """Return by how many quantization steps each output value of file and model differ."""
+    graph = FlatGraph(aware.to_tflite())
+    probe = Probe(graph, graph.outputs)
+    apart = []
+    for image, values in zip(_images(), probe.run(_images()), strict=True):
+        expected = [np.asarray(one) for one in aware.model(image).values()]
+        for tensor in graph.outputs:
+            [array] = [one for one in expected if one.shape == graph.shape(tensor)]
+            difference = graph.dequantize(tensor, values[tensor]) - array
+            apart.append(np.abs(difference / graph.scales(tensor)[0]).ravel())
+    return np.round(np.concatenate(apart))
+
+
+@pytest.fixture(scope="module")
+def trained() -> QuantizeAware:
+    aware = quantize_aware(_network(), _images)
+    _train(aware)
+    return aware
+
+
+def test_activations_by_hand() -> None:
+    """255 steps from -1 to 1.55 are 0.01 each."""
+    x = np.array([-2.0, -1.0, -0.004, 0.0, 0.126, 1.55, 9.0], np.float32)
+    expected = [-1.0, -1.0, 0.0, 0.0, 0.13, 1.55, 1.55]
+    assert np.asarray(fake_quantize(x, -1.0, 1.55)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_kernels_by_hand() -> None:
+    """Each channel has its largest magnitude over 127 as its step; one of zeros stays zero."""
+    kernel = np.array([[1.27, -127.0, 0.0], [0.014, 50.4, 0.0]], np.float32)
+    expected = np.array([[1.27, -127.0, 0.0], [0.01, 50.0, 0.0]])
+    assert np.asarray(fake_quantize_kernel(kernel, (0,))) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_gradient_passes_the_rounding_and_not_the_clipping() -> None:
+    x = tf.constant([-2.0, -0.5, 0.126, 9.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.reduce_sum(fake_quantize(x, -1.0, 1.55))
+    assert np.asarray(tape.gradient(y, x)).tolist() == [0.0, 1.0, 1.0, 0.0]
+
+
+def test_a_moving_average_follows_the_batches() -> None:
+    layer = FakeQuantize(-1.0, 1.0, "moving_average")
+    layer(np.array([[-3.0, 2.0]], np.float32), training=True)
+    assert [float(end) for end in layer.range()] == pytest.approx([-1.02, 1.01])
+    layer(np.array([[-30.0, 20.0]], np.float32), training=False)
+    assert [float(end) for end in layer.range()] == pytest.approx([-1.02, 1.01])
+
+
+@pytest.mark.parametrize("bounds", [(0.1, 1.0), (-1.0, -0.1), (0.0, 0.0)])
+def test_a_range_without_zero_is_refused(bounds: tuple[float, float]) -> None:
+    with pytest.raises(EdgeheadsError, match="must hold zero"):
+        FakeQuantize(*bounds)
+
+
+def test_the_file_computes_what_was_trained(trained: QuantizeAware) -> None:
+    apart = _steps_apart(trained)
+    print(f"within one step: {np.mean(apart <= 1):.4f}, largest {apart.max():.0f}")
+    assert np.mean(apart <= 1) >= 0.99
+
+
+def test_saved_and_loaded(trained: QuantizeAware, tmp_path: object) -> None:
+    trained.model.save(f"{tmp_path}/aware.keras")
+    loaded = keras.models.load_model(f"{tmp_path}/aware.keras")
+    image = next(_images())
+    for name, value in trained.model(image).items():
+        assert np.asarray(loaded(image)[name]) == pytest.approx(np.asarray(value), abs=1e-6)
+
+
+def test_the_model_given_is_not_changed() -> None:
+    model = _network()
+    before = model.get_weights()
+    _train(quantize_aware(model, _images), steps=1)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_custom_layers_are_named() -> None:
+    class Mine(keras.layers.Layer):
+        def call(self, x: object) -> object:
+            return x
+
+    image = keras.Input((8, 8, 3))
+    with pytest.raises(EdgeheadsError, match=r"custom ones: own \(Mine\)"):
+        quantize_aware(keras.Model(image, Mine(name="own")(image)), _images)
+
+
+def test_only_int8_files_come_of_it(trained: QuantizeAware) -> None:
+    with pytest.raises(EdgeheadsError, match="received scheme 'int16x8'"):
+        trained.to_tflite("int16x8")
+
+
+def test_the_worse_of_two_files_is_not_kept() -> None:
+    aware = quantize_aware(_network(), _images)
+    _train(aware, steps=1)
+    scores = iter([0.7, 0.6])
+    choice = choose(aware, lambda content: next(scores))
+    assert (choice.quantize_aware, choice.before, choice.after) == (False, 0.7, 0.6)
+    kernel = aware.folded.get_layer("maps").get_weights()[0]
+    assert np.array_equal(aware.model.get_layer("maps").get_weights()[0], kernel)
