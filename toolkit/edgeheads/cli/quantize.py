@@ -150,8 +150,8 @@ def _print(result: QuantizeResult) -> None:
         )
     if any(one.sqnr_db is not None and one.sqnr_db < _POOR_DB for one in result.files.values()):
         click.echo(
-            f"Below {_POOR_DB} dB an output is mostly noise: see where it comes from with edgeheads "
-            "sensitivity, or try --scheme int16x8 or float16."
+            f"Below {_POOR_DB} dB an output is mostly noise: see where it comes from with "
+            "edgeheads sensitivity, or try --scheme int16x8 or float16."
         )
     if metric is not None:
         click.echo(
