@@ -27,8 +27,13 @@ from edgeheads.heads.factory import create_vision_head
 from edgeheads.model import build_model
 from edgeheads.progress import Progress, SilentProgress
 from edgeheads.runtime import BenchSettings, DeviceSession
+from edgeheads.tasks.task_type import TaskType
 
-__all__ = ["HeadCost", "edge_tensors", "int8_for_timing", "measure_heads"]
+__all__ = ["HeadCost", "edge_tensors", "int8_for_timing", "measure_heads", "seen_levels"]
+
+
+# A detector begins at stride 8 (Lin et al. 2017, "Focal Loss"): at 4 it has four times the anchors.
+_BEGIN_AT_P3 = (TaskType.DETECTION, TaskType.INSTANCE_SEGMENTATION)
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def measure_heads(
         size: (height, width) of the input in pixels.
         session: the device.
         width: of the backbone.
-        levels: what the heads see; None for all.
+        levels: what the heads see; None for all. Detectors begin at P3.
         settings: of the measurement.
         repeats: rounds.
         progress: where to report.
@@ -98,7 +103,8 @@ def measure_heads(
                 **HeadConfiguration.get_efficient_config(task),
             },
         )
-        model = build_model(_backbone(backbone_name, size, width, levels), task)
+        seen = seen_levels(task, levels)
+        model = build_model(_backbone(backbone_name, size, width, seen), task)
         models[task.value] = model
         outputs[task.value] = edge_tensors(model, head)
     with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
@@ -127,6 +133,13 @@ def measure_heads(
         )
         for name, model in models.items()
     ]
+
+
+def seen_levels(task: TaskType, levels: Sequence[str] | None) -> Sequence[str] | None:
+    """Return those of the backbone's levels that a task's head reads."""
+    if levels is None or task not in _BEGIN_AT_P3:
+        return levels
+    return [level for level in levels if level >= "P3"] or levels
 
 
 def edge_tensors(model: keras.Model, head: BaseVisionHead) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def write_files(
 ) -> dict[str, Path]:
     """Return a network's files, "float32", "plain" and "int8", made where they are not there."""
     from edgeheads.backbones import create_backbone
-    from edgeheads.bench.heads import edge_tensors, int8_for_timing
+    from edgeheads.bench.heads import edge_tensors, int8_for_timing, seen_levels
     from edgeheads.export.compact import compact
     from edgeheads.export.tflite import convert_to_float_tflite
     from edgeheads.model import build_model, make_head
@@ -168,7 +168,8 @@ def write_files(
     files = {name: folder / f"{stem}-{name}.tflite" for name in ("float32", "plain", "int8")}
     if all(path.exists() for path in files.values()):
         return files
-    network = create_backbone(backbone, (*size, 3), width=width, levels=_LEVELS)
+    levels = seen_levels(task, _LEVELS)
+    network = create_backbone(backbone, (*size, 3), width=width, levels=levels)
     head = make_head(network, task)
     model = build_model(network, head)
     content = convert_to_float_tflite(model.inputs[0], edge_tensors(model, head))
