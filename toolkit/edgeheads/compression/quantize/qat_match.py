@@ -66,7 +66,7 @@ def match_tensors(model: keras.Model, float_model: bytes, image: Array) -> dict[
             tensors.append(call.outputs[0])
     # Keras gives a model's own input back only behind an operation.
     computed = keras.Model(model.inputs, [keras.ops.copy(tensor) for tensor in tensors])
-    arrays = computed(image, training=False)
+    arrays = computed([image], training=False)
     values = {
         place: keras.ops.convert_to_numpy(array).astype(np.float32)
         for place, array in zip(places, arrays, strict=True)
