@@ -15,13 +15,15 @@ import numpy as np  # noqa: E402
 from edgeheads.backbones.registry import create_backbone  # noqa: E402
 from edgeheads.compression.lint.finding import SEVERITIES  # noqa: E402
 from edgeheads.compression.lint.rules import RULES, lint_model  # noqa: E402
-from edgeheads.device import DeviceProfile, Quantization, load_device  # noqa: E402
+from edgeheads.device import DeviceProfile, Memory, Quantization, load_device  # noqa: E402
 from edgeheads.model import build_model  # noqa: E402
 from edgeheads.tasks.task_type import TaskType  # noqa: E402
 
 layers = keras.layers
 SIZE = (8, 8, 16)
 PER_TENSOR = DeviceProfile(name="npu", quantization=Quantization(weights="per-tensor"))
+# 8x8x8 bytes in and 8x8x8 out are 1 kB, which fits; 8x8x9 out do not.
+SMALL = DeviceProfile(name="small", title="small", memory=Memory(accelerator_kb=1))
 Build = Callable[[], Any]
 
 
@@ -55,6 +57,16 @@ def gate(kind: str) -> Any:
     mean = layers.GlobalAveragePooling2D(keepdims=True)(image)
     scale = layers.Conv2D(16, 1, activation=kind)(mean)
     return keras.Model(image, layers.Multiply(name="it")([image, scale]))
+
+
+def written_out(last: float, operations: bool = False) -> Any:
+    image = keras.Input(SIZE)
+    if operations:
+        gate = keras.ops.relu6(image + 3.0) * last
+    else:
+        gate = layers.ReLU(6.0)(layers.Rescaling(1.0, 3.0)(image))
+        gate = layers.Rescaling(last)(gate)
+    return keras.Model(image, layers.Multiply(name="it")([image, gate]))
 
 
 def spatial_gate() -> Any:
@@ -92,6 +104,13 @@ def spread(least: float) -> Any:
     return built
 
 
+def norms(small: float, *after: Any) -> Any:
+    """16 channels of the deviation 1, but for the first."""
+    built = model(layers.Conv2D(16, 1), layers.BatchNormalization(name="it"), *after)
+    built.get_layer("it").gamma.assign([small] + [1.0] * 15)
+    return built
+
+
 # rule -> models it finds something in, at the layer "it"; models it does not.
 CASES: dict[str, tuple[list[Build], list[Build]]] = {
     "custom-layer": (
@@ -101,6 +120,14 @@ CASES: dict[str, tuple[list[Build], list[Build]]] = {
     "dynamic-shape": (
         [lambda: keras.Model(*[keras.Input((None, 8, 3), name="it")] * 2)],
         [lambda: model(layers.Conv2D(8, 1))],
+    ),
+    "high-rank": (
+        [lambda: model(layers.Conv3D(8, 1, name="it"), shape=(4, 4, 4, 8))],
+        [lambda: model(layers.Reshape((8, 128)), layers.Conv1D(8, 1))],
+    ),
+    "large-tensor": (
+        [lambda: model(layers.Conv2D(9, 1, name="it"), shape=(8, 8, 8))],
+        [lambda: model(layers.Conv2D(8, 1), shape=(8, 8, 8))],
     ),
     "odd-channels": (
         [lambda: model(layers.Conv2D(12, 1, name="it"), layers.ReLU(), layers.Conv2D(8, 1))],
@@ -128,8 +155,10 @@ CASES: dict[str, tuple[list[Build], list[Build]]] = {
         [
             lambda: model(layers.Activation("hard_swish", name="it")),
             lambda: model(layers.Conv2D(8, 1, activation="hard_silu", name="it")),
+            lambda: written_out(1 / 6),
+            lambda: written_out(1 / 6, operations=True),
         ],
-        [lambda: model(layers.ReLU(6.0))],
+        [lambda: model(layers.ReLU(6.0)), lambda: written_out(1.0), lambda: gate("hard_sigmoid")],
     ),
     "smooth-activation": (
         [
@@ -172,13 +201,20 @@ CASES: dict[str, tuple[list[Build], list[Build]]] = {
             lambda: joined_norms(3.0),
         ],
     ),
+    "activation-spread": (
+        [lambda: norms(0.03), lambda: norms(0.03, layers.ReLU())],
+        [lambda: norms(0.032), lambda: norms(0.0), lambda: norms(0.2, layers.ReLU(6.0))],
+    ),
     "weight-spread": ([lambda: spread(0.03)], [lambda: spread(0.032), lambda: spread(0.0)]),
 }
 
 
+# Rules that need a device.
+DEVICES = {"device-operation": load_device("coral-usb"), "large-tensor": SMALL}
+
+
 def found(rule: str, built: Any) -> list[Any]:
-    device = load_device("coral-usb") if rule == "device-operation" else None
-    return [one for one in lint_model(built, device) if one.rule == rule]
+    return [one for one in lint_model(built, DEVICES.get(rule)) if one.rule == rule]
 
 
 def test_every_rule_has_its_models() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from edgeheads.compression.graph import Call
 from edgeheads.compression.lint.rule import Network, Rule, kind_of
 
-__all__ = ["HARD_SWISH", "RULES", "activation_of"]
+__all__ = ["HARD_SWISH", "RULES", "activation_of", "written_out"]
 
 HARD_SWISH = ("hard_silu", "hard_swish")
 _SMOOTH = ("silu", "swish", "gelu", "mish", "softplus", "selu", "elu", "celu", "glu", "squareplus")
@@ -49,10 +50,55 @@ def activation_of(layer: Any) -> str:
     return name
 
 
+def written_out(network: Network, call: Call) -> int | None:
+    """Return which input of a product x (relu6(x + 3) / 6) is x; None for any other call."""
+    if kind_of(call.layer) != "Multiply" or len(call.inputs) != 2:
+        return None
+    for index, x in enumerate(call.inputs):
+        gate = network.producer(call.inputs[1 - index])
+        if activation_of(gate.layer) == "hard_sigmoid" and len(gate.inputs) == 1:
+            if gate.inputs[0] is x and kind_of(gate.layer) in ("Activation", "HardSigmoid"):
+                return index
+            continue
+        if not _is_affine(gate, 1 / 6, 0):
+            continue
+        clipped = network.producer(gate.inputs[0])
+        if activation_of(clipped.layer) != "relu6" or len(clipped.inputs) != 1:
+            continue
+        shifted = network.producer(clipped.inputs[0])
+        if _is_affine(shifted, 1, 3) and shifted.inputs[0] is x:
+            return index
+    return None
+
+
+def _is_affine(call: Call, scale: float, offset: float) -> bool:
+    """Whether a call computes scale * x + offset of its one input, to float32's precision."""
+    if len(call.inputs) != 1:
+        return False
+    found: tuple[Any, Any]
+    if kind_of(call.layer) == "Rescaling":
+        found = (call.layer.scale, call.layer.offset)
+    else:
+        numbers = [
+            one for one in (*call.args, *call.kwargs.values()) if isinstance(one, (int, float))
+        ]
+        if len(numbers) != 1:
+            return False
+        of_number = {"Add": (1.0, numbers[0]), "Multiply": (numbers[0], 0.0)}
+        found = of_number.get(kind_of(call.layer), (None, None))
+        if kind_of(call.layer) in ("TrueDivide", "Divide") and numbers[0]:
+            found = (1 / numbers[0], 0.0)
+    if not all(isinstance(one, (int, float)) for one in found):
+        return False
+    return math.isclose(found[0], scale, rel_tol=1e-5) and math.isclose(found[1], offset)
+
+
 def _hard_swish(network: Network) -> Iterator[tuple[str, str]]:
     for call in network.calls:
         if activation_of(call.layer) in HARD_SWISH:
             yield call.layer.name, f"{_shape(call)} values"
+        elif written_out(network, call) is not None:
+            yield call.layer.name, f"{_shape(call)} values; x relu6(x + 3) / 6, written out"
 
 
 def _smooth(network: Network) -> Iterator[tuple[str, str]]:
@@ -65,6 +111,8 @@ def _smooth(network: Network) -> Iterator[tuple[str, str]]:
 def _gate(network: Network) -> Iterator[tuple[str, str]]:
     for call in network.calls:
         if kind_of(call.layer) != "Multiply" or len(call.inputs) != 2:
+            continue
+        if written_out(network, call) is not None:
             continue
         for gate in call.inputs:
             # relu6(x + 3) / 6 ends in a product with a number, which takes one tensor.

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from edgeheads.compression.graph import Call, copy_layer, rewrite
-from edgeheads.compression.lint.activations import HARD_SWISH, activation_of
+from edgeheads.compression.lint.activations import HARD_SWISH, activation_of, written_out
 from edgeheads.compression.lint.rule import Network
 
 __all__ = ["expand_hard_swish"]
@@ -61,7 +61,7 @@ def expand_hard_swish(model: keras.Model) -> keras.Model:
             for name in takers:
                 absorbing[name] = absorbing.get(name, 1.0) * _SIXTH
     twins: dict[str, keras.layers.Layer] = {}
-    sites = {call.layer.name for call in _sites(network)}
+    sites = {call.layer.name: written_out(network, call) for call in _sites(network)}
 
     def visit(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         name = layer.name
@@ -69,8 +69,10 @@ def expand_hard_swish(model: keras.Model) -> keras.Model:
             if name not in twins:
                 twins[name] = copy_layer(layer)
             return twins[name](*args, **kwargs)
-        x = args[0]
-        if not _is_activation(layer):
+        index, x = sites[name], args[0]
+        if index is not None:
+            x = x[index]
+        elif not _is_activation(layer):
             x = copy_layer(layer, activation="linear")(*args, **kwargs)
         return _expanded(x, name, divide=name not in bare)
 
@@ -94,13 +96,17 @@ def _sites(network: Network) -> list[Call]:
     """Return the calls of hard-swish; a layer that is called more than once is left alone."""
     times = Counter(call.layer.name for call in network.calls)
     return [
-        call
-        for call in network.calls
-        if isinstance(call.layer, keras.layers.Layer)
-        and activation_of(call.layer) in HARD_SWISH
-        and (_is_activation(call.layer) or isinstance(call.layer, _LINEAR))
-        and times[call.layer.name] == 1
+        call for call in network.calls if times[call.layer.name] == 1 and _is_site(network, call)
     ]
+
+
+def _is_site(network: Network, call: Call) -> bool:
+    # `rewrite` visits layers; operations of `keras.ops` pass it by.
+    if not isinstance(call.layer, keras.layers.Layer):
+        return False
+    if activation_of(call.layer) in HARD_SWISH:
+        return _is_activation(call.layer) or isinstance(call.layer, _LINEAR)
+    return written_out(network, call) is not None
 
 
 def _is_activation(layer: Any) -> bool:

@@ -12,6 +12,7 @@ from edgeheads.compression.equalization import channel_ranges
 from edgeheads.compression.graph import Call
 from edgeheads.compression.lint.activations import activation_of
 from edgeheads.compression.lint.rule import Network, Rule, kind_of
+from edgeheads.tasks.base import Array
 
 __all__ = ["RULES"]
 
@@ -95,11 +96,44 @@ def _interval(network: Network, call: Call) -> _Interval | None:
 
 
 def _of_norm(norm: Any) -> _Interval:
+    low, high = _norm_channels(norm)
+    return float(low.min()), float(high.max())
+
+
+def _norm_channels(norm: Any) -> tuple[Array, Array]:
+    """Return the least and the largest value of each channel, [channels] each."""
     channels = norm.moving_mean.shape[0]
     gamma = np.asarray(norm.gamma) if norm.scale else np.ones(channels)
     beta = np.asarray(norm.beta) if norm.center else np.zeros(channels)
     spread = 6 * np.abs(gamma)
-    return float((beta - spread).min()), float((beta + spread).max())
+    return beta - spread, beta + spread
+
+
+def _activations(network: Network) -> Iterator[tuple[str, str]]:
+    for call in network.calls:
+        norm = call.layer
+        if kind_of(norm) != "BatchNormalization" or norm.moving_mean.shape[0] < 2:
+            continue
+        low, high = _norm_channels(norm)
+        # One that is clipped behind the normalization has the range that is left of it.
+        readers = network.readers(call)
+        clips = [_BOUNDS.get(activation_of(one.layer)) for one in readers]
+        bound = clips[0] if clips and len(set(clips)) == 1 else None
+        if bound is not None:
+            low, high = np.clip(low, *bound), np.clip(high, *bound)
+        elif readers and all(activation_of(one.layer) == "relu" for one in readers):
+            low, high = np.maximum(low, 0), np.maximum(high, 0)
+        reach = np.maximum(np.abs(low), np.abs(high))
+        if not reach.max() > 0:
+            continue
+        alive = reach[reach > reach.max() * 1e-6]
+        few = int((alive < reach.max() * _FEW_STEPS).sum())
+        if few >= max(1, _SHARE * reach.size):
+            yield (
+                norm.name,
+                f"{few} of {reach.size} channels would use fewer than 4 of 127 steps; the largest "
+                f"reaches {reach.max():.3g}, the smallest {alive.min():.3g}",
+            )
 
 
 def _weights(network: Network) -> Iterator[tuple[str, str]]:
@@ -128,6 +162,16 @@ RULES = (
         "and what it says is lost",
         "outputs of their own, or branches that end in the same bounded activation",
         _concatenation,
+    ),
+    Rule(
+        "activation-spread",
+        "Activations whose range differs from channel to channel",
+        "warning",
+        "a tensor of activations has one scale for all its channels, on every target: the "
+        "channels with small values are rounded to nothing",
+        "ReLU6 behind the normalization, a weight decay on its gamma, or quantization-aware "
+        "training; or keep the layer in float (edgeheads sensitivity --max-drop)",
+        _activations,
     ),
     Rule(
         "weight-spread",

@@ -8,6 +8,7 @@ from edgeheads.compression.lint import (
     activations,
     attention,
     layers,
+    memory,
     normalization,
     operations,
     ranges,
@@ -22,6 +23,7 @@ __all__ = ["RULES", "find_rule", "lint_model"]
 RULES: tuple[Rule, ...] = (
     *layers.RULES,
     *shapes.RULES,
+    *memory.RULES,
     *operations.RULES,
     *activations.RULES,
     *normalization.RULES,

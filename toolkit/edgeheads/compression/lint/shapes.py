@@ -12,6 +12,7 @@ from edgeheads.compression.lint.rule import Network, Rule, kind_of
 __all__ = ["RULES"]
 
 _BLOCK = 8
+_RANK = 4
 
 
 def _dynamic(network: Network) -> Iterator[tuple[str, str]]:
@@ -69,7 +70,25 @@ def _resize(network: Network) -> Iterator[tuple[str, str]]:
             yield call.layer.name, f"from {before[0]}x{before[1]} to {after[0]}x{after[1]}"
 
 
+def _five_dimensions(network: Network) -> Iterator[tuple[str, str]]:
+    for call in network.calls:
+        shapes = [tuple(one.shape) for one in (*call.inputs, *call.outputs)]
+        widest = max(shapes, key=len, default=())
+        if call.inputs and len(widest) > _RANK:
+            yield call.layer.name, f"a tensor of the shape {widest}, with the batch"
+
+
 RULES = (
+    Rule(
+        "high-rank",
+        "Tensors of more than four dimensions",
+        "warning",
+        "convolution over three axes exists in float only, and accelerators' kernels are written "
+        "for [batch, height, width, channels]",
+        "frames or groups as channels: Reshape to four dimensions, and 2-D layers",
+        _five_dimensions,
+        is_int8=False,
+    ),
     Rule(
         "dynamic-shape",
         "Dynamic shape",
