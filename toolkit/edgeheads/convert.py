@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,11 @@ from edgeheads.bench.latency import compare
 from edgeheads.bundle import Bundle, BundleContent, write_bundle
 from edgeheads.compression.prune.report import PruneReport
 from edgeheads.compression.prune.run import prune_edge_model, save_report
+from edgeheads.compression.quantize.calibration import Images
+from edgeheads.compression.quantize.doctor import DoctorReport, diagnose
+from edgeheads.compression.quantize.inputs import CalibrationInputs, inputs_of_samples
 from edgeheads.compression.quantize.mixed import MixedResult, mixed_precision
+from edgeheads.compression.quantize.schemes import get_scheme
 from edgeheads.compression.sensitivity.held_out import HeldOut, held_out_samples
 from edgeheads.contract import Contract, ImageInput
 from edgeheads.data.sample import Sample
@@ -32,7 +36,6 @@ from edgeheads.progress import Progress, SilentProgress
 from edgeheads.recipe import Recipe, recipe_to_yaml
 from edgeheads.runtime import BenchSettings, DeviceSession
 from edgeheads.tasks import get_task
-from edgeheads.tasks.base import Array
 from edgeheads.train import (
     Stopwatch,
     model_path,
@@ -71,6 +74,7 @@ class ConvertResult:
         seconds: of each stage.
         pruning: what pruning cost and bought, where the recipe asks for it.
         mixed: which layers of the int8 file stayed float, where the recipe sets a budget.
+        doctor: of the calibration images; None where no file needs any.
         skipped: why training samples were left out, a text each.
         label_problems: what was mended in, or left out of, the labels of the others.
     """
@@ -88,6 +92,7 @@ class ConvertResult:
     seconds: dict[str, float] = field(default_factory=dict)
     pruning: PruneReport | None = None
     mixed: MixedResult | None = None
+    doctor: DoctorReport | None = None
     skipped: list[str] = field(default_factory=list)
     label_problems: list[str] = field(default_factory=list)
 
@@ -153,6 +158,10 @@ def convert(
         save_model(edge.model, recipe, result.model_path)
         save_report(result.pruning, folder)
     result.parameters = edge.model.count_params()
+    calibration = inputs_of_samples(
+        edge, data.samples[: recipe.export.calibration_samples], data.names
+    )
+    result.doctor = _examined(edge, recipe, calibration)
 
     with watch.stage("evaluate the float model"):
         result.float_scores = score(
@@ -172,7 +181,9 @@ def convert(
                 scorer = None
                 if precision == "int8" and held_out:
                     scorer = HeldOut(edge, task, held_out, session)
-                content, mixed = _file(edge, recipe, precision, data.samples, scorer, progress)
+                content, mixed = _file(
+                    edge, recipe, precision, calibration.images, scorer, profile, progress
+                )
                 bundle = _make_bundle(
                     edge, recipe, precision, content, data.samples, baseline, folder, session
                 )
@@ -215,26 +226,48 @@ def _require_float_runs(recipe: Recipe, profile: DeviceProfile | None) -> None:
         )
 
 
+def _examined(edge: EdgeModel, recipe: Recipe, inputs: CalibrationInputs) -> DoctorReport | None:
+    """Look at the calibration images, where a file needs some, before anything is converted.
+
+    Without ranges of two halves, which would take as long as the calibration itself:
+    `edgeheads quantize --doctor` measures these.
+    """
+    if not any(get_scheme(name).calibrated for name in recipe.export.precisions):
+        return None
+    report = diagnose(
+        inputs.images,
+        (1, *edge.model.inputs[0].shape[1:]),
+        expected=inputs.expected,
+        labels=inputs.labels,
+        classes=inputs.classes,
+    )
+    report.require_usable()
+    return report
+
+
 def _file(
     edge: EdgeModel,
     recipe: Recipe,
     precision: str,
-    samples: Sequence[Sample],
+    images: Images,
     scorer: HeldOut | None,
+    profile: DeviceProfile | None,
     progress: Progress,
 ) -> tuple[bytes, MixedResult | None]:
     """Return the .tflite file, and how it was found where `scorer` guards a budget."""
-    calibration = samples[: recipe.export.calibration_samples]
+    per_channel = profile is None or profile.quantization.weights != "per-tensor"
     # How often the images are read is the calibration's business.
     with progress.step(f"Converting to {precision}"):
-
-        def images() -> Iterator[Array]:
-            for sample in calibration:
-                yield edge.scaled([sample.image])
-
         graph = edge.model.inputs[0], edge.outputs
         if scorer is None or recipe.export.max_drop is None:
-            return convert_to_tflite(*graph, precision, images), None
+            content = convert_to_tflite(
+                *graph,
+                precision,
+                images,
+                calibration=recipe.export.calibration,
+                per_channel=per_channel,
+            )
+            return content, None
         mixed = mixed_precision(
             convert_to_float_tflite(*graph),
             images,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from edgeheads.compression.prune.pattern import parse_pattern, require_fitting
 from edgeheads.compression.prune.target import parse_target
+from edgeheads.compression.quantize.calibration import DEFAULT_CALIBRATION, get_calibration
 from edgeheads.compression.quantize.schemes import SCHEMES, get_scheme
 from edgeheads.errors import EdgeheadsError, MissingDependencyError, unknown_name
 from edgeheads.resources import resource_dir
@@ -45,6 +46,17 @@ def _known_scheme(name: str) -> str:
 
 
 Precision = Annotated[StrictStr, AfterValidator(_known_scheme)]
+
+
+def _known_calibration(name: str) -> str:
+    try:
+        get_calibration(name)
+    except EdgeheadsError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+Calibration = Annotated[StrictStr, AfterValidator(_known_calibration)]
 
 
 def _plain_float(value: object) -> object:
@@ -184,6 +196,7 @@ class ExportSection(_Section):
 
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("float32", "int8")
     calibration_samples: Annotated[StrictInt, Field(ge=1)] = 128
+    calibration: Calibration = DEFAULT_CALIBRATION
     max_drop: Annotated[Real, Field(ge=0)] | None = None
 
     @model_validator(mode="after")

@@ -9,7 +9,10 @@ import pytest
 
 from edgeheads.bundle import Bundle
 from edgeheads.compression.quantize.schemes import SCHEMES, get_scheme
+from edgeheads.device import DeviceProfile, Quantization
+from edgeheads.errors import EdgeheadsError
 from edgeheads.evaluate import bundle_predictor
+from edgeheads.export.flatgraph import FlatGraph
 from edgeheads.runtime import DeviceSession
 
 pytest.importorskip("tensorflow")
@@ -19,6 +22,8 @@ from edgeheads.convert import convert
 from edgeheads.verify import golden_repeats
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgeheads.convert import ConvertResult
 
 pytestmark = pytest.mark.slow
@@ -60,3 +65,32 @@ def test_16_bits_are_not_delegated_and_it_says_so(made: ConvertResult) -> None:
     [check] = [one for one in made.checks["int16x8"] if one.name == "delegated"]
     assert check.detail.endswith("nodes; xnnpack does not compute in 16-bit integers")
     assert check.detail.startswith("0 of ")
+
+
+def test_a_device_of_one_scale_gets_one(tmp_path: Path) -> None:
+    """And the recipe's calibration is what measures; the report has the doctor's findings."""
+    recipe = tiny_recipe(
+        **{"export.precisions": ["int8"], "export.calibration": "min-max", "training.steps": 1}
+    )
+    for weights, single in (("per-tensor", True), ("any", False)):
+        profile = DeviceProfile(
+            name="host", title="This machine", quantization=Quantization(weights=weights)
+        )
+        found = convert(recipe, tmp_path / weights, profile=profile, bench_settings=QUICK_BENCH)
+        graph = FlatGraph(found.bundles["int8"].model_path.read_bytes())
+        scales = [
+            graph.scales(int(one.inputs[1])).size
+            for one in graph.operations
+            if graph.kind(one) == "CONV_2D"
+        ]
+        assert (max(scales) == 1) is single
+        assert found.doctor is not None
+        warned = [one.check for one in found.doctor.findings if one.severity == "warning"]
+        assert "count" in warned
+
+
+def test_one_image_is_refused_before_anything_is_converted(tmp_path: Path) -> None:
+    recipe = tiny_recipe(**{"export.calibration_samples": 1, "training.steps": 1})
+    with pytest.raises(EdgeheadsError, match="calibration images, count: there is one image"):
+        convert(recipe, tmp_path / "run", bench_settings=QUICK_BENCH)
+    assert not (tmp_path / "run" / "int8").exists()

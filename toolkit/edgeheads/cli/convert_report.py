@@ -113,6 +113,7 @@ def as_json(result: ConvertResult, separate: Separate | None = None) -> dict[str
             }
             for precision, bundle in result.bundles.items()
         },
+        "calibration": None if result.doctor is None else result.doctor.as_json(),
         "skipped": result.skipped,
         "label_problems": result.label_problems,
         "seconds": result.seconds,
@@ -188,6 +189,13 @@ def _notes(result: ConvertResult) -> list[str]:
         for precision, bench in result.benchmarks.items()
         if bench["unstable"]
     ]
+    if result.doctor is not None:
+        warnings = [
+            f"{one.check}: {one.text}; {one.advice}"
+            for one in result.doctor.findings
+            if one.severity == "warning"
+        ]
+        notes += _findings("warnings about the calibration images", warnings)
     notes += _findings("training samples were skipped", result.skipped)
     notes += _findings("label problems in the training samples", result.label_problems)
     stages = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())

@@ -1,11 +1,11 @@
-"""Calibration inputs of a model of which nothing is known: from pictures, or from an array."""
+"""Calibration inputs of a model: from labelled samples, from pictures, or from an array."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,11 @@ from edgeheads.data.images import IMAGE_SUFFIXES, read_rgb, resize_rgb
 from edgeheads.errors import EdgeheadsError, unknown_name
 from edgeheads.tasks.base import Array
 
-__all__ = ["SCALINGS", "CalibrationInputs", "read_inputs", "scaled_range"]
+if TYPE_CHECKING:
+    from edgeheads.data.sample import LabelNames, Sample
+    from edgeheads.edge_model import EdgeModel
+
+__all__ = ["SCALINGS", "CalibrationInputs", "inputs_of_samples", "read_inputs", "scaled_range"]
 
 # What `--scaling` calls the ways in which pixels become inputs.
 SCALINGS = {
@@ -54,6 +58,46 @@ def scaled_range(scaling: InputScaling) -> tuple[float, float]:
     """Return the least and the greatest input that pixels from 0 to 255 become."""
     low, high = np.asarray(scaling.offset), 255 * np.asarray(scaling.scale) + scaling.offset
     return float(low.min()), float(high.max())
+
+
+def inputs_of_samples(
+    edge: EdgeModel, samples: Sequence[Sample], names: LabelNames
+) -> CalibrationInputs:
+    """Return labelled samples of the model's size as its calibration inputs.
+
+    Args:
+        edge: the model.
+        samples: as many as are to be used.
+        names: what the numbers in their labels stand for.
+    """
+
+    def images() -> Iterator[Array]:
+        for sample in samples:
+            yield edge.scaled([sample.image])
+
+    classes, labels = _labels(samples, names)
+    return CalibrationInputs(images, len(samples), scaled_range(edge.scaling), labels, classes)
+
+
+def _labels(
+    samples: Sequence[Sample], names: LabelNames
+) -> tuple[tuple[str, ...], tuple[frozenset[int], ...] | None]:
+    """Return class names, and which classes each sample shows; None where nobody drew any."""
+    if any(one.label is not None for one in samples):
+        return names.classes, tuple(
+            frozenset(() if one.label is None else [one.label]) for one in samples
+        )
+    if any(one.semantic is not None for one in samples) and names.semantic:
+        return names.semantic, tuple(
+            frozenset(() if one.semantic is None else one.semantic.ravel().tolist())
+            for one in samples
+        )
+    if any(one.objects is not None for one in samples) and names.classes:
+        return names.classes, tuple(
+            frozenset(() if one.objects is None else one.objects.classes.tolist())
+            for one in samples
+        )
+    return (), None
 
 
 def read_inputs(

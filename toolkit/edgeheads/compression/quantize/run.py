@@ -16,11 +16,15 @@ from edgeheads.compression.legacy import load_any
 from edgeheads.compression.prune.run import quiet_tensorflow
 from edgeheads.compression.quantize.calibration import DEFAULT_CALIBRATION, Images, get_calibration
 from edgeheads.compression.quantize.doctor import DoctorReport, diagnose
-from edgeheads.compression.quantize.inputs import CalibrationInputs, read_inputs, scaled_range
+from edgeheads.compression.quantize.inputs import (
+    CalibrationInputs,
+    inputs_of_samples,
+    read_inputs,
+)
 from edgeheads.compression.quantize.schemes import get_scheme
 from edgeheads.compression.sensitivity.errors import output_sqnr
 from edgeheads.compression.sensitivity.held_out import HeldOut, held_out_samples
-from edgeheads.data.sample import LabelNames, Sample
+from edgeheads.data.sample import Sample
 from edgeheads.edge_model import EdgeModel, load
 from edgeheads.errors import EdgeheadsError
 from edgeheads.export.tflite import (
@@ -261,13 +265,7 @@ class _Prepared:
         data = read_training_data(recipe, task, progress)
         edge = load(path, recipe, task, data.names)
         chosen = data.samples[: options.samples]
-
-        def images() -> Iterator[Array]:
-            for sample in chosen:
-                yield edge.scaled([sample.image])
-
-        classes, labels = _labels(chosen, data.names)
-        inputs = CalibrationInputs(images, len(chosen), scaled_range(edge.scaling), labels, classes)
+        inputs = inputs_of_samples(edge, chosen, data.names)
         held_out = held_out_samples(recipe, task, data.samples, len(chosen)) if with_metric else []
         graph = edge.model.inputs[0], edge.outputs
         return cls(edge.model, graph, inputs, edge, task, tuple(held_out))
@@ -313,27 +311,6 @@ def _output_names(model: keras.Model) -> list[str]:
     if len(set(names)) == len(model.outputs):
         return names
     return [f"output_{index}" for index in range(len(model.outputs))]
-
-
-def _labels(
-    samples: list[Sample], names: LabelNames
-) -> tuple[tuple[str, ...], tuple[frozenset[int], ...] | None]:
-    """Return class names, and which classes each sample shows; None where nobody drew any."""
-    if any(one.label is not None for one in samples):
-        return names.classes, tuple(
-            frozenset(() if one.label is None else [one.label]) for one in samples
-        )
-    if any(one.semantic is not None for one in samples) and names.semantic:
-        return names.semantic, tuple(
-            frozenset(() if one.semantic is None else one.semantic.ravel().tolist())
-            for one in samples
-        )
-    if any(one.objects is not None for one in samples) and names.classes:
-        return names.classes, tuple(
-            frozenset(() if one.objects is None else one.objects.classes.tolist())
-            for one in samples
-        )
-    return (), None
 
 
 def _examine(
