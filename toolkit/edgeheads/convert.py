@@ -20,6 +20,7 @@ from edgeheads.compression.quantize.calibration import Images
 from edgeheads.compression.quantize.doctor import DoctorReport, diagnose
 from edgeheads.compression.quantize.inputs import CalibrationInputs, inputs_of_samples
 from edgeheads.compression.quantize.mixed import MixedResult, mixed_precision
+from edgeheads.compression.quantize.qat_run import QatReport, TrainedForInt8, train_for_int8
 from edgeheads.compression.quantize.schemes import get_scheme
 from edgeheads.compression.sensitivity.held_out import HeldOut, held_out_samples
 from edgeheads.contract import Contract, ImageInput
@@ -73,6 +74,7 @@ class ConvertResult:
         benchmarks: benchmark.json, by precision.
         seconds: of each stage.
         pruning: what pruning cost and bought, where the recipe asks for it.
+        aware: what quantization-aware training brought, where the recipe has steps of it.
         mixed: which layers of the int8 file stayed float, where the recipe sets a budget.
         doctor: of the calibration images; None where no file needs any.
         skipped: why training samples were left out, a text each.
@@ -92,6 +94,7 @@ class ConvertResult:
     seconds: dict[str, float] = field(default_factory=dict)
     pruning: PruneReport | None = None
     mixed: MixedResult | None = None
+    aware: QatReport | None = None
     doctor: DoctorReport | None = None
     skipped: list[str] = field(default_factory=list)
     label_problems: list[str] = field(default_factory=list)
@@ -141,7 +144,10 @@ def convert(
     result.label_problems = list(data.skipped.problems)
     baseline = task.baseline(data.samples, data.names)
     held_out = []
-    if recipe.export.max_drop is not None:
+    trains_for_int8 = recipe.quantize_aware.steps > 0 and any(
+        map(_rounds, recipe.export.precisions)
+    )
+    if recipe.export.max_drop is not None or trains_for_int8:
         held_out = held_out_samples(recipe, task, data.samples, _HELD_OUT)
     if model_file is None:
         with watch.stage("train"):
@@ -176,17 +182,31 @@ def convert(
         )
         result.baseline = score_baseline(task, edge.decoding, test, baseline)
     with DeviceSession(profile) as session:
+        aware: TrainedForInt8 | None = None
+        if trains_for_int8:
+            with watch.stage("train for int8"):
+                aware = train_for_int8(edge, recipe, task, data, held_out, session, progress)
+                result.aware = aware.report
+                if aware.report.kept:
+                    path = folder / "quantize_aware.keras"
+                    save_model(aware.aware.float_model(), recipe, path)
         for precision in recipe.export.precisions:
             with watch.stage(f"convert to {precision}"):
                 scorer = None
-                if precision == "int8" and held_out:
+                if precision == "int8" and recipe.export.max_drop is not None:
                     scorer = HeldOut(edge, task, held_out, session)
-                content, mixed = _file(
-                    edge, recipe, precision, calibration.images, scorer, profile, progress
-                )
+                mixed, source = None, edge
+                if aware and aware.report.kept and _rounds(precision):
+                    content, source = aware.to_tflite(precision), aware.edge
+                else:
+                    content, mixed = _file(
+                        edge, recipe, precision, calibration.images, scorer, profile, progress
+                    )
                 bundle = _make_bundle(
-                    edge, recipe, precision, content, data.samples, baseline, folder, session
+                    source, recipe, precision, content, data.samples, baseline, folder, session
                 )
+                if aware and _rounds(precision):
+                    bundle.save_measurement("quantize_aware", aware.report.as_json())
                 if mixed is not None:
                     result.mixed = mixed
                     bundle.save_measurement("mixed_precision", mixed.as_json())
@@ -214,8 +234,25 @@ def bench_bundles(
     return results
 
 
+def _rounds(precision: str) -> bool:
+    """Tell whether a precision has the activations that quantization-aware training rounds."""
+    return get_scheme(precision).activations == "int8"
+
+
 def _require_float_runs(recipe: Recipe, profile: DeviceProfile | None) -> None:
-    """Refuse mixed precision for a target of integers alone, before anything is trained."""
+    """Refuse mixed precision where it cannot be had, before anything is trained."""
+    if recipe.export.max_drop is not None and recipe.quantize_aware.steps:
+        raise EdgeheadsError(
+            "mixed precision (export.max_drop) and quantization-aware training "
+            f"(quantize_aware.steps, received {recipe.quantize_aware.steps}) exclude each other: "
+            "one keeps layers float, the other trains all of them for int8; choose one"
+        )
+    if recipe.quantize_aware.steps and profile and profile.quantization.weights == "per-tensor":
+        raise EdgeheadsError(
+            "quantization-aware training rounds each channel of the weights by itself, and "
+            f"{profile.name} takes one scale per tensor; set quantize_aware.steps to 0, or choose "
+            "another device"
+        )
     runs = profile.quantization.precisions if profile else ("float32",)
     if recipe.export.max_drop is not None and "float32" not in runs:
         assert profile is not None  # noqa: S101 - this machine runs all

@@ -191,6 +191,14 @@ class PruneSection(_Section):
         return self
 
 
+class QuantizeAwareSection(_Section):
+    """Fine-tuning with the rounding of int8; compression/README.md."""
+
+    steps: Annotated[StrictInt, Field(ge=0)] = 0
+    rate: Annotated[Real, Field(gt=0)] = 0.1
+    observer: Literal["learned", "moving_average", "fixed"] = "learned"
+
+
 class ExportSection(_Section):
     """Which files are made, and how they are calibrated."""
 
@@ -221,6 +229,7 @@ class Recipe(_Section):
     data: DataSection = DataSection()
     training: TrainingSection = TrainingSection()
     prune: PruneSection = PruneSection()
+    quantize_aware: QuantizeAwareSection = QuantizeAwareSection()
     export: ExportSection = ExportSection()
     seed: Annotated[StrictInt, Field(ge=0, lt=2**31)] = 0
 

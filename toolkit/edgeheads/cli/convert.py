@@ -16,6 +16,8 @@ from edgeheads.errors import CheckFailedError, EdgeheadsError
 # Of a metric in points: half of what most tasks allow an int8 file to lose.
 _MAX_DROP = 0.5
 
+_AWARE_STEPS = 200
+
 
 @click.command()
 @recipe_options
@@ -50,6 +52,16 @@ _MAX_DROP = 0.5
     "[default: 0.5].",
 )
 @click.option(
+    "--quantize-aware",
+    is_flag=True,
+    help="Fine-tune with the rounding of int8 before converting to it.",
+)
+@click.option(
+    "--quantize-aware-steps",
+    type=click.IntRange(1),
+    help="Of --quantize-aware [default: the recipe's, or 200].",
+)
+@click.option(
     "--against-separate",
     is_flag=True,
     help="Of several tasks: also convert each by itself, and compare.",
@@ -63,6 +75,8 @@ def convert(
     prune_target: str | None,
     mixed: bool,
     max_drop: float | None,
+    quantize_aware: bool,
+    quantize_aware_steps: int | None,
     against_separate: bool,
     out: Path | None,
     dry_run: bool,
@@ -81,7 +95,10 @@ def convert(
         raise EdgeheadsError("--max-drop is the budget of mixed precision: add --mixed")
     overrides["prune"] = prune_target
     overrides["max_drop"] = (_MAX_DROP if max_drop is None else max_drop) if mixed else None
+    overrides["quantize_aware_steps"] = quantize_aware_steps
     recipe = resolve_recipe("convert", task, recipe_name, _beside(model_file), overrides)
+    if quantize_aware and not recipe.quantize_aware.steps:
+        recipe = recipe.with_values(**{"quantize_aware.steps": _AWARE_STEPS})
     if dry_run:
         from edgeheads.recipe import recipe_to_yaml
 

@@ -99,6 +99,7 @@ def as_json(result: ConvertResult, separate: Separate | None = None) -> dict[str
         "parameters": result.parameters,
         "recipe": result.recipe.values(),
         "pruning": None if result.pruning is None else result.pruning.as_json(),
+        "quantize_aware": None if result.aware is None else result.aware.as_json(),
         "mixed_precision": None if result.mixed is None else result.mixed.as_json(),
         "keras": result.float_scores,
         "baseline": result.baseline,
@@ -176,6 +177,8 @@ def _notes(result: ConvertResult) -> list[str]:
         "in turn",
     ]
     notes += _compared(result)
+    if result.aware is not None:
+        notes.append(str(result.aware))
     if result.mixed is not None:
         kept = [layer.name for layer in result.mixed.kept]
         notes.append(

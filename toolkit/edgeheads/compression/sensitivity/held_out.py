@@ -72,11 +72,14 @@ class HeldOut:
 
     def drop_of(self, content: bytes) -> float:
         """Return by how much a file's metric is worse, in the metric's own unit or share."""
+        return self.metric.drop(self.reference, self.value_of(content))
+
+    def value_of(self, content: bytes) -> float:
+        """Return a file's metric."""
         with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
             path = Path(folder, "model.tflite")
             path.write_bytes(content)
-            value = self._value(self._file_predictor(path))
-        return self.metric.drop(self.reference, value)
+            return self._value(self._file_predictor(path))
 
     def budget(self, max_drop: float) -> float:
         """Return a budget in the unit of `drop_of`.

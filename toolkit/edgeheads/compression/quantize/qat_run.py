@@ -1,0 +1,212 @@
+"""Quantization-aware training of a model of ours: its recipe knows the task and the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from edgeheads.compression.graph import calls
+from edgeheads.compression.prune.magnitude import KeepZeros, MagnitudePruning
+from edgeheads.compression.quantize.calibration import Range, measure_ranges
+from edgeheads.compression.quantize.qat import QuantizeAware, quantize_aware
+from edgeheads.compression.quantize.qat_match import match_tensors, share_ranges
+from edgeheads.compression.quantize.quantizer import quantize_float_model
+from edgeheads.compression.quantize.schemes import get_scheme
+from edgeheads.compression.sensitivity.held_out import HeldOut
+from edgeheads.data.sample import Sample
+from edgeheads.edge_model import EdgeModel, layer_prefix
+from edgeheads.export.compact import compact
+from edgeheads.export.flatgraph import FlatGraph
+from edgeheads.export.tflite import convert_to_float_tflite, convert_to_tflite
+from edgeheads.progress import Progress, SilentProgress
+from edgeheads.recipe import Recipe
+from edgeheads.runtime import DeviceSession
+from edgeheads.tasks.base import Array, Task
+from edgeheads.train import TrainingData, prepare_training
+from edgeheads.training.distribution import Distribution
+
+__all__ = ["QatReport", "TrainedForInt8", "train_for_int8"]
+
+
+@dataclass(frozen=True)
+class QatReport:
+    """What training for int8 brought, on samples that no model was trained on.
+
+    Attributes:
+        metric: the task's, its title.
+        samples: how many it was measured on.
+        steps: of the training.
+        observer: how the ranges went on.
+        float32: the metric of the Keras model before.
+        ptq: of its int8 file, quantized after training.
+        qat: of the int8 file of quantization-aware training.
+        kept: whether that was better, so that it is what the Bundle holds.
+    """
+
+    metric: str
+    samples: int
+    steps: int
+    observer: str
+    float32: float
+    ptq: float
+    qat: float
+    kept: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        end = "kept" if self.kept else "no better, so the float model is quantized as it was"
+        return (
+            f"Quantization-aware training, {self.steps} steps: {self.metric} on {self.samples} "
+            f"samples held out of training: float32 {self.float32:.4f}, int8 {self.ptq:.4f}, int8 "
+            f"after it {self.qat:.4f}: {end}"
+        )
+
+
+@dataclass(frozen=True)
+class TrainedForInt8:
+    """A model after quantization-aware training.
+
+    Attributes:
+        edge: computes as the int8 file does.
+        aware: what it is made of.
+        task: decides what the file returns.
+        report: what it brought.
+    """
+
+    edge: EdgeModel
+    aware: QuantizeAware
+    task: Task
+    report: QatReport
+
+    def to_tflite(self, precision: str) -> bytes:
+        """Return the file, with weights and ranges as trained.
+
+        Args:
+            precision: a scheme with int8 activations.
+        """
+        return _file(self.aware, self.task, precision)
+
+
+def train_for_int8(
+    edge: EdgeModel,
+    recipe: Recipe,
+    task: Task,
+    data: TrainingData,
+    held_out: Sequence[Sample],
+    session: DeviceSession,
+    progress: Progress | None = None,
+) -> TrainedForInt8:
+    """Fine-tune a model with the rounding of its int8 file, and compare.
+
+    Args:
+        edge: the trained model; it is not changed.
+        recipe: its `quantize_aware` section says how, `training` the rest.
+        task: the recipe's.
+        data: to train on, and to calibrate with.
+        held_out: of `held_out_samples`: decides whether training helped; never the test set.
+        session: runs the files.
+        progress: where to report.
+
+    Raises:
+        EdgeheadsError: custom layers, or a training that diverges.
+    """
+    section = recipe.quantize_aware
+    calibration = data.samples[: recipe.export.calibration_samples]
+
+    def images() -> Iterator[Array]:
+        for sample in calibration:
+            yield edge.scaled([sample.image])
+
+    aware = quantize_aware(edge.model, images, observer=section.observer)
+    outputs, _ = task.edge_outputs(aware.folded, layer_prefix(task))
+    rounded = replace(edge, model=aware.model, outputs=_rounded(aware, outputs))
+    training = prepare_training(rounded, _tuning(recipe), task, data, Distribution())
+    training.pruning = _ZerosStay(aware.model)
+    training.run(progress or SilentProgress())
+
+    scores = HeldOut(edge, task, held_out, session)
+    plain = convert_to_tflite(edge.model.inputs[0], edge.outputs, "int8", images)
+    ptq, qat = scores.value_of(plain), scores.value_of(_file(aware, task, "int8"))
+    report = QatReport(
+        scores.metric.title,
+        len(held_out),
+        section.steps,
+        section.observer,
+        scores.reference,
+        ptq,
+        qat,
+        kept=scores.metric.drop(ptq, qat) < 0,
+    )
+    return TrainedForInt8(rounded, aware, task, report)
+
+
+class _ZerosStay(MagnitudePruning):
+    """Keeps the zeros that the model came with, and makes no others."""
+
+    def __init__(self, model: Any) -> None:
+        KeepZeros.__init__(self, model)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Put zeros back that the optimizer moved."""
+        KeepZeros.on_train_batch_end(self, batch, logs)
+
+    def resume(self, step: int) -> None:
+        """The masks are those of the start."""
+
+
+def _file(aware: QuantizeAware, task: Task, precision: str) -> bytes:
+    """Return the int8 file of the task's outputs, with the ranges that were learned."""
+    model = aware.float_model()
+    outputs, _ = task.edge_outputs(model, layer_prefix(task))
+    content = convert_to_float_tflite(model.inputs[0], outputs)
+    graph = FlatGraph(content)
+    ranges, groups, fixed = share_ranges(graph, measure_ranges(content, aware.images))
+    image = np.asarray(next(iter(aware.images())), np.float32)
+    learned: dict[int, Range] = {}
+    for tensor, place in match_tensors(model, content, image).items():
+        if place in aware.rounds and groups[tensor] not in fixed:
+            low, high = aware.model.get_layer(aware.rounds[place]).range()
+            learned[groups[tensor]] = Range(float(low), float(high))
+    final = {tensor: learned.get(groups[tensor], one) for tensor, one in ranges.items()}
+    return compact(quantize_float_model(content, final, get_scheme(precision)))
+
+
+def _rounded(aware: QuantizeAware, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tensors of the rounding model that stand where those of the folded one do."""
+    labels = [
+        aware.rounds.get(place, call.layer.name) for place, call in enumerate(calls(aware.folded))
+    ]
+    places = {id(call.outputs[0]): place for place, call in enumerate(calls(aware.folded))}
+    found: dict[str, list[Any]] = {}
+    for call in calls(aware.model):
+        found.setdefault(call.layer.name, []).append(call.outputs[0])
+    chosen = {}
+    for name, tensor in outputs.items():
+        place = places[id(tensor)]
+        chosen[name] = found[labels[place]][labels[:place].count(labels[place])]
+    return chosen
+
+
+def _tuning(recipe: Recipe) -> Recipe:
+    """Return the recipe of the fine-tuning: the rounding graph itself, in float32."""
+    section = recipe.quantize_aware
+    return recipe.with_values(
+        **{
+            "training.steps": section.steps,
+            "training.learning_rate": recipe.training.learning_rate * section.rate,
+            "training.frozen_fraction": 0.0,
+            "training.precision": "float32",
+            "training.ema_decay": 0.0,
+            "training.recompute": False,
+            # What decides between the files does not choose the weights, too.
+            "training.patience": 0,
+            "prune.target": None,
+            "prune.sparsity": 0.0,
+        }
+    )
