@@ -11,7 +11,7 @@ import pytest
 keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
-from edgeheads.compression.lint.fix import fix_model, save_fixed  # noqa: E402
+from edgeheads.compression.lint.fix import _difference, fix_model, save_fixed  # noqa: E402
 from edgeheads.compression.lint.hard_swish import expand_hard_swish  # noqa: E402
 from edgeheads.errors import EdgeheadsError  # noqa: E402
 from edgeheads.export.tflite import convert_to_float_tflite  # noqa: E402
@@ -86,6 +86,13 @@ def test_where_no_kernel_can_take_up_the_factor(end: str) -> None:
     fixed = expand_hard_swish(built)
     assert "swish_sixth" in names(fixed)
     np.testing.assert_allclose(outputs(fixed), outputs(built), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_expanded_is_no_gate() -> None:
+    """Behind pooling, x and relu6(x + 3) are as small as a gate."""
+    image = keras.Input((1, 1, 8))
+    x = layers.Activation("hard_swish")(layers.Conv2D(8, 1)(image))
+    assert fix_model(keras.Model(image, layers.Conv2D(8, 1)(x))).findings == []
 
 
 def test_two_factors_meet_in_one_product() -> None:
@@ -175,3 +182,26 @@ def test_the_given_file_is_not_written_over(tmp_path: Path) -> None:
     loaded = keras.saving.load_model(tmp_path / "new" / "fixed.keras")
     np.testing.assert_allclose(outputs(loaded), outputs(model), rtol=1e-4, atol=1e-4)
     assert [one.name for one in (tmp_path / "new").iterdir()] == ["fixed.keras"]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [keras.layers.Dense(4, activation="softmax")],
+        [keras.layers.Dense(4), keras.layers.Softmax()],
+        [keras.layers.Dense(4), keras.layers.Activation("softmax")],
+    ],
+)
+def test_a_softmax_hides_no_difference(end: Any) -> None:
+    """All biases doubled: the probabilities are the same, the logits are not."""
+    image = keras.Input((4,))
+    x = image
+    for layer in end:
+        x = layer(x)
+    built = keras.Model(image, x)
+    other = keras.models.clone_model(built)
+    kernel = np.full((4, 4), 1e-9, np.float32)
+    built.layers[1].set_weights([kernel, np.full(4, 1e-3)])
+    other.layers[1].set_weights([kernel, np.full(4, 2e-3)])
+    assert np.array_equal(*(one(np.ones((1, 4), np.float32)) for one in (built, other)))
+    assert _difference(built, other) == pytest.approx(1.0, rel=1e-2)

@@ -119,7 +119,10 @@ def _gate(network: Network) -> Iterator[tuple[str, str]]:
             source = network.producer(gate)
             while len(source.inputs) == 1 and kind_of(source.layer) in _PASSING:
                 source = network.producer(source.inputs[0])
-            if activation_of(source.layer) in (*_GATES, "relu6") and not _is_map(gate):
+            # Of one position there is no map to scale: this is an activation, not a gate.
+            is_single = call.outputs[0].shape == gate.shape
+            is_gate = activation_of(source.layer) in (*_GATES, "relu6")
+            if is_gate and not is_single and not _is_map(gate):
                 shape = "x".join(str(one) for one in call.outputs[0].shape[1:])
                 yield (
                     call.layer.name,

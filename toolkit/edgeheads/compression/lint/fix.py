@@ -12,8 +12,11 @@ import numpy as np
 
 from edgeheads.compression.equalization import Equalization, equalize
 from edgeheads.compression.fold import fold_batch_norms, foldable_norms, laid_open
+from edgeheads.compression.graph import copy_layer, rewrite
+from edgeheads.compression.lint.activations import activation_of
 from edgeheads.compression.lint.finding import Finding, count_severities
 from edgeheads.compression.lint.hard_swish import expand_hard_swish
+from edgeheads.compression.lint.rule import Network
 from edgeheads.compression.lint.rules import lint_model
 from edgeheads.device import DeviceProfile
 from edgeheads.errors import CheckFailedError, EdgeheadsError
@@ -22,6 +25,7 @@ __all__ = ["FixResult", "fix_model", "require_other_file", "save_fixed"]
 
 _ALLOWED_DIFFERENCE = 1e-3
 _SPATIAL_IF_OPEN = 64
+_BOUNDED = ("softmax", "sigmoid", "tanh", "hard_sigmoid")
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class FixResult:
         folded_norms: batch normalizations that became part of the weights.
         expanded: hard-swishes that were rewritten.
         equalization: None where no weights were found to need it.
-        difference: the largest difference of any output, as a share of that output's largest
+        difference: the largest difference of any output, before its softmax or sigmoid, as a share of that output's largest
             value, on random inputs in [-1, 1] and in [0, 255].
         findings: what is left.
     """
@@ -132,6 +136,7 @@ def require_other_file(source: Path, out: Path) -> None:
 def _difference(model: keras.Model, fixed: keras.Model) -> float:
     rng = np.random.default_rng(0)
     worst = 0.0
+    model, fixed = (_without_bounds(laid_open(one)) for one in (model, fixed))
     for low, high in ((-1.0, 1.0), (0.0, 255.0)):
         inputs = [_random(rng, tensor, low, high) for tensor in model.inputs]
         given: Any = inputs[0] if len(inputs) == 1 else inputs
@@ -142,6 +147,24 @@ def _difference(model: keras.Model, fixed: keras.Model) -> float:
             scale = max(float(np.abs(a).max()), 1e-6)
             worst = max(worst, float(np.abs(a - b).max()) / scale)
     return worst
+
+
+def _without_bounds(model: keras.Model) -> keras.Model:
+    """Return a copy that returns logits: behind a softmax, or a sigmoid, all may look the same."""
+    ends = {
+        call.layer.name for call in (network := Network(model)).calls if network.is_output(call)
+    }
+    twins: dict[str, keras.layers.Layer] = {}
+
+    def visit(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        bounded = layer.name in ends and activation_of(layer) in _BOUNDED
+        if bounded and isinstance(layer, keras.layers.Softmax):
+            return args[0]
+        if layer.name not in twins:
+            twins[layer.name] = copy_layer(layer, **({"activation": "linear"} if bounded else {}))
+        return twins[layer.name](*args, **kwargs)
+
+    return rewrite(model, visit)
 
 
 def _random(rng: np.random.Generator, tensor: Any, low: float, high: float) -> Any:
