@@ -24,4 +24,6 @@ def test_every_head_is_measured_on_one_backbone() -> None:
         assert row.parameters > 0
         assert row.macs > 0
         assert row.size_bytes > backbone.size_bytes
-        assert row.integer_nodes == row.nodes
+        # Enhancement ends in a RELU of its own, which is faster in float.
+        if row.name != "enhancement":
+            assert row.integer_nodes == row.nodes
