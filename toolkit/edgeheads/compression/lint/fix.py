@@ -37,8 +37,8 @@ class FixResult:
         folded_norms: batch normalizations that became part of the weights.
         expanded: hard-swishes that were rewritten.
         equalization: None where no weights were found to need it.
-        difference: the largest difference of any output, before its softmax or sigmoid, as a share of that output's largest
-            value, on random inputs in [-1, 1] and in [0, 255].
+        difference: the largest difference of any output, before its softmax or sigmoid, as a
+            share of that output's largest value, on random inputs in [-1, 1] and in [0, 255].
         findings: what is left.
     """
 
@@ -151,9 +151,8 @@ def _difference(model: keras.Model, fixed: keras.Model) -> float:
 
 def _without_bounds(model: keras.Model) -> keras.Model:
     """Return a copy that returns logits: behind a softmax, or a sigmoid, all may look the same."""
-    ends = {
-        call.layer.name for call in (network := Network(model)).calls if network.is_output(call)
-    }
+    network = Network(model)
+    ends = {call.layer.name for call in network.calls if network.is_output(call)}
     twins: dict[str, keras.layers.Layer] = {}
 
     def visit(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
