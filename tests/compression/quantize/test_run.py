@@ -20,6 +20,7 @@ from edgeheads.compression.quantize.run import (  # noqa: E402
     quantize_file,
 )
 from edgeheads.export.flatgraph import FlatGraph  # noqa: E402
+from edgeheads.export.tflite import convert_to_float_tflite  # noqa: E402
 
 
 def _save(path: Path, channels: int = 3, rescaling: bool = True) -> keras.Model:
@@ -183,3 +184,36 @@ def test_sources_that_cannot_work(tmp_path: Path) -> None:
         _pictures(tmp_path / "data")
         with pytest.raises(EdgeheadsError, match=words):
             read_inputs(model, tmp_path / name, scaling=scaling)
+
+
+def test_a_float_tflite_file_becomes_what_its_keras_model_does(tmp_path: Path) -> None:
+    """To the byte: the same ranges, the same quantizer. What is no float file is told so."""
+    model = _save(tmp_path / "net.keras", rescaling=False)
+    outputs = dict(zip(model.output_names, model.outputs, strict=True))
+    flat = tmp_path / "net.tflite"
+    flat.write_bytes(convert_to_float_tflite(model.inputs[0], outputs))
+    before = flat.read_bytes()
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "x.npz", x=rng.normal(size=(6, 16, 16, 3)).astype(np.float32))
+    data = tmp_path / "x.npz"
+    made = quantize_file(flat, tmp_path / "flat8.tflite", QuantizeOptions(), data=data)
+    quantize_file(tmp_path / "net.keras", tmp_path / "net8.tflite", QuantizeOptions(), data=data)
+    assert (tmp_path / "flat8.tflite").read_bytes() == (tmp_path / "net8.tflite").read_bytes()
+    assert flat.read_bytes() == before
+    assert made.files["int8"].sqnr_db is not None
+    assert made.files["int8"].sqnr_db > 25
+    refused = (
+        (
+            tmp_path / "flat8.tflite",
+            "int8",
+            data,
+            "must be float32 throughout, received input int8",
+        ),
+        (data.rename(tmp_path / "no.tflite"), "int8", flat, "is no .tflite file with one graph"),
+        (flat, "dynamic", data, "can become int8, .*, received dynamic"),
+        (flat, "int8", None, "give them with --data DIR"),
+    )
+    for file, scheme, source, words in refused:
+        with pytest.raises(EdgeheadsError, match=words):
+            quantize_file(file, tmp_path / "o.tflite", QuantizeOptions(scheme), data=source)
+    assert not (tmp_path / "o.tflite").exists()

@@ -73,7 +73,7 @@ def quantize(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Turn MODEL, a .keras or .h5 file or a run's folder, into a quantized .tflite file.
+    """Turn MODEL, a .keras, .h5 or float .tflite file or a run's folder, into a quantized one.
 
     First the calibration images are looked at: too few, repeated, of one colour, with NaN,
     normalised otherwise than the model was trained with, classes without an image, or ranges that
@@ -121,6 +121,8 @@ def quantize(
 
 
 def _recipe(file: Path, recipe_name: str | None, data: str | None) -> Recipe | None:
+    if file.suffix == ".tflite" and recipe_name is None:
+        return None
     beside = file.with_name("recipe.yaml")
     if recipe_name is None and not beside.is_file():
         return None

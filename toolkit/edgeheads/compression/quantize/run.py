@@ -40,10 +40,17 @@ from edgeheads.tasks import get_task
 from edgeheads.tasks.base import Array, Metric, Task
 from edgeheads.train import read_training_data, set_up_backend
 
-__all__ = ["FileReport", "QuantizeOptions", "QuantizeResult", "quantize_file"]
+__all__ = [
+    "COMPARED",
+    "FileReport",
+    "QuantizeOptions",
+    "QuantizeResult",
+    "quantize_file",
+    "write_file",
+]
 
 # SQNR needs no more; each is run through both files.
-_COMPARED = 32
+COMPARED = 32
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,8 @@ def quantize_file(
     """Look at the calibration set, make a .tflite file, and report what it lost.
 
     Args:
-        model_file: a `.keras` file, or a `.h5` file of Keras 2; it is not changed.
+        model_file: a `.keras` file, a `.h5` file of Keras 2, or a float32 `.tflite` file, see
+            `quantize_flat_file`; it is not changed.
         out: the file to write, whole or not at all.
         options: how.
         data: calibration inputs, see `read_inputs`; schemes without calibration can do without,
@@ -169,8 +177,17 @@ def quantize_file(
     progress = progress or SilentProgress()
     if out.resolve() == model_file.resolve():
         raise EdgeheadsError(f"--out {out} would replace the model; choose another file")
-    set_up_backend(0 if recipe is None else recipe.seed)
     quiet_tensorflow()
+    if model_file.suffix == ".tflite":
+        from edgeheads.compression.quantize.flat_file import quantize_flat_file
+
+        if recipe is not None:
+            raise EdgeheadsError(
+                f"a recipe belongs to a Keras model, received {model_file}; leave it out, and give "
+                "images with --data"
+            )
+        return quantize_flat_file(model_file, out, options, data=data, progress=progress)
+    set_up_backend(0 if recipe is None else recipe.seed)
     with captured_native_log():
         if recipe is None:
             prepared = _Prepared.of_file(model_file, data, options)
@@ -206,6 +223,24 @@ def quantize_file(
         files[options.scheme] = content
     with captured_native_log():
         reports, scorer = _compare(files, prepared, progress)
+    write_file(out, content)
+    return QuantizeResult(
+        out,
+        doctor,
+        reports,
+        min(COMPARED, inputs.count) if inputs else 0,
+        len(prepared.held_out),
+        None if scorer is None else scorer.metric,
+        None if scorer is None else scorer.reference,
+    )
+
+
+def write_file(out: Path, content: bytes) -> None:
+    """Write a file, whole or not at all, and the folder it lies in.
+
+    Raises:
+        EdgeheadsError: it cannot be written.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, content)
@@ -213,15 +248,6 @@ def quantize_file(
         raise EdgeheadsError(
             f"cannot write {out} ({error.strerror or error}); choose another file with --out"
         ) from None
-    return QuantizeResult(
-        out,
-        doctor,
-        reports,
-        min(_COMPARED, inputs.count) if inputs else 0,
-        len(prepared.held_out),
-        None if scorer is None else scorer.metric,
-        None if scorer is None else scorer.reference,
-    )
 
 
 @dataclass(frozen=True)
@@ -351,7 +377,7 @@ def _compare(
 
 def _first(images: Images) -> Images:
     def some() -> Iterator[Array]:
-        for _, image in zip(range(_COMPARED), images(), strict=False):
+        for _, image in zip(range(COMPARED), images(), strict=False):
             yield image
 
     return some
