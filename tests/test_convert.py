@@ -230,6 +230,19 @@ def test_layers_stay_float_within_a_budget(
     assert any("float32" in str(one) for one in ops)
 
 
+@pytest.mark.parametrize("fast_for", ["xnnpack", "xnnpack-amx"])
+def test_files_that_are_fast_for_some_kernels_are_verified_and_score_the_same(
+    tmp_path: Path, converted: ConvertResult, fast_for: str
+) -> None:
+    recipe = tiny_recipe().with_values(
+        **{"export.precisions": ["int8"], "export.fast_for": fast_for}
+    )
+    result = convert(recipe, tmp_path, model_file=converted.model_path, bench_settings=QUICK_BENCH)
+    assert [check for check in result.checks["int8"] if not check.passed] == []
+    plain, fast = (one.evaluations["int8"]["metrics"]["abs_rel"] for one in (converted, result))
+    assert fast == pytest.approx(plain, rel=0.02)
+
+
 def test_integers_alone_and_mixed_precision_contradict_each_other(tmp_path: Path) -> None:
     recipe = tiny_recipe().with_values(**{"export.max_drop": 0.5})
     with pytest.raises(EdgeheadsError) as caught:
@@ -239,3 +252,9 @@ def test_integers_alone_and_mixed_precision_contradict_each_other(tmp_path: Path
         "export.max_drop (--mixed) out, or choose another device"
     )
     assert not (tmp_path / "no").exists()
+
+
+def test_a_graph_for_some_kernels_and_mixed_precision_exclude_each_other(tmp_path: Path) -> None:
+    recipe = tiny_recipe().with_values(**{"export.max_drop": 0.5, "export.fast_for": "xnnpack"})
+    with pytest.raises(EdgeheadsError, match="fast_for xnnpack changes the graph that mixed"):
+        convert(recipe, tmp_path / "no")

@@ -136,3 +136,16 @@ def test_scores_do_not_depend_on_the_chunks(
         predict = bundle_predictor(bundle, session)
         scores = score(get_task("depth"), bundle.contract.decoding, source, predict, size)
     assert scores["metrics"] == converted.evaluations["float32"]["metrics"]
+
+
+def test_hard_swish_may_stay_float_where_the_recipe_says_so() -> None:
+    from edgeheads.compression.quantize.schemes import get_scheme
+    from edgeheads.export.xnnpack import WITHOUT_INT8
+    from edgeheads.verify import _integer
+
+    nodes = [{"op": op, "dtypes": "float32"} for op in ("DEQUANTIZE", "HARD_SWISH", "QUANTIZE")]
+    facts = {"non_integer": nodes, "integer_nodes": 4, "nodes": 7}
+    assert _integer(facts, get_scheme("int8"), WITHOUT_INT8).passed
+    assert not _integer(facts, get_scheme("int8")).passed
+    facts["non_integer"].append({"op": "CONV_2D", "dtypes": "float32"})
+    assert not _integer(facts, get_scheme("int8"), WITHOUT_INT8).passed

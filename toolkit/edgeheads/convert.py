@@ -31,6 +31,7 @@ from edgeheads.edge_model import EdgeModel, load
 from edgeheads.errors import EdgeheadsError
 from edgeheads.evaluate import evaluate, keep_float_scores, score, score_baseline
 from edgeheads.export.compact import compact
+from edgeheads.export.fast_int8 import named_speed
 from edgeheads.export.tflite import convert_to_float_tflite, convert_to_tflite
 from edgeheads.measurements import device_label, measurement_name
 from edgeheads.progress import Progress, SilentProgress
@@ -247,6 +248,12 @@ def _require_float_runs(recipe: Recipe, profile: DeviceProfile | None) -> None:
             f"(quantize_aware.steps, received {recipe.quantize_aware.steps}) exclude each other: "
             "one keeps layers float, the other trains all of them for int8; choose one"
         )
+    others = recipe.export.max_drop is not None or recipe.quantize_aware.steps > 0
+    if recipe.export.fast_for != "any" and others:
+        raise EdgeheadsError(
+            f"export.fast_for {recipe.export.fast_for} changes the graph that mixed precision and "
+            "quantization-aware training work on; set it to any, or leave them out"
+        )
     if recipe.quantize_aware.steps and profile and profile.quantization.weights == "per-tensor":
         raise EdgeheadsError(
             "quantization-aware training rounds each channel of the weights by itself, and "
@@ -303,6 +310,7 @@ def _file(
                 images,
                 calibration=recipe.export.calibration,
                 per_channel=per_channel,
+                speed=named_speed(recipe.export.fast_for),
             )
             return content, None
         mixed = mixed_precision(

@@ -206,6 +206,7 @@ class ExportSection(_Section):
     calibration_samples: Annotated[StrictInt, Field(ge=1)] = 128
     calibration: Calibration = DEFAULT_CALIBRATION
     max_drop: Annotated[Real, Field(ge=0)] | None = None
+    fast_for: Literal["any", "xnnpack", "xnnpack-amx"] = "any"
 
     @model_validator(mode="after")
     def _no_twins(self) -> ExportSection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from edgeheads.bundle import Bundle
 from edgeheads.compression.quantize.schemes import Scheme, get_scheme
 from edgeheads.contract import TensorSpec
+from edgeheads.export.xnnpack import WITHOUT_INT8
 from edgeheads.runtime import DeviceSession
 from edgeheads.tasks.base import Array
 
@@ -149,7 +150,8 @@ def _is_foreign(op: str) -> bool:
 def _integers(bundle: Bundle, facts: Mapping[str, Any]) -> Check:
     mixed = bundle.read_measurement("mixed_precision")
     if not mixed or not mixed["kept_float"]:
-        return _integer(facts, get_scheme(bundle.precision))
+        fast = bundle.recipe.get("export", {}).get("fast_for", "any") != "any"
+        return _integer(facts, get_scheme(bundle.precision), WITHOUT_INT8 if fast else frozenset())
     kept = mixed["kept_float"]
     found = [node for node in facts["non_integer"] if node["op"] in _LAYER_OPS]
     return Check(
@@ -159,10 +161,10 @@ def _integers(bundle: Bundle, facts: Mapping[str, Any]) -> Check:
     )
 
 
-def _integer(facts: Mapping[str, Any], scheme: Scheme) -> Check:
-    # What takes and gives floats converts them at its ends.
-    ends = _CONVERSIONS if scheme.io == "float32" else set()
-    others = [node for node in facts["non_integer"] if node["op"] not in ends]
+def _integer(facts: Mapping[str, Any], scheme: Scheme, float_ops: Collection[str] = ()) -> Check:
+    # What takes and gives floats converts them at its ends, and around operations that stay float.
+    ends = _CONVERSIONS if scheme.io == "float32" or float_ops else set()
+    others = [node for node in facts["non_integer"] if node["op"] not in {*ends, *float_ops}]
     return Check(
         "every node computes in integers",
         not others,

@@ -156,7 +156,7 @@ def convert_speed(
     if not all(count.isdigit() and int(count) > 1 for count in images.split(",")):
         raise EdgeheadsError(f"--images must be counts of at least 2, received {images!r}")
     pairs = [(int(count), kind) for count in images.split(",") for kind in kinds.split(",")]
-    rows = []
+    rows: list[dict[str, Any]] = []
     with (
         terminal_progress(silent=as_json) as progress,
         progress.step("Converting, one after the other", len(pairs)) as step,

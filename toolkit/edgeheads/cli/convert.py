@@ -41,6 +41,12 @@ _AWARE_STEPS = 200
     help="Remove channels first: macs=0.5, latency=0.6, ... [default: the recipe's].",
 )
 @click.option(
+    "--fast-for",
+    type=click.Choice(["any", "xnnpack", "xnnpack-amx"]),
+    help="Change the int8 file's graph for these kernels; outputs stay the same "
+    "[default: the recipe's].",
+)
+@click.option(
     "--mixed",
     is_flag=True,
     help="Keep the fewest layers of the int8 file float that --max-drop asks for.",

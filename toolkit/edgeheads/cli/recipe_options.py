@@ -56,6 +56,7 @@ _FIELDS = {
     "seed": "seed",
     "prune": "prune.target",
     "max_drop": "export.max_drop",
+    "fast_for": "export.fast_for",
     "quantize_aware_steps": "quantize_aware.steps",
 }
 

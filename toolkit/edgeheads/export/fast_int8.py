@@ -15,14 +15,17 @@ import numpy as np
 from edgeheads.device import DeviceProfile
 from edgeheads.export.fast_resize import enlarge_by_rows
 from edgeheads.export.flatgraph import FlatGraph
+from edgeheads.export.xnnpack import WITHOUT_INT8
 from edgeheads.tasks.base import Array
 
-__all__ = ["Speed", "fold_width", "has_matrix_tiles", "speed_for", "unary_without_int8"]
-
-# XNNPACK has no int8 kernel for these and leaves them to the interpreter's own, which take 30
-# times as long as float ones. Between a DEQUANTIZE and a QUANTIZE it computes them by one table of
-# 256 entries.
-_WITHOUT_INT8 = frozenset({"HARD_SWISH", "RELU", "RELU6", "RELU_N1_TO_1", "ABS"})
+__all__ = [
+    "Speed",
+    "fold_width",
+    "has_matrix_tiles",
+    "named_speed",
+    "speed_for",
+    "unary_without_int8",
+]
 
 # An AMX tile takes 64 bytes of a row at once, for 16 channels or more; with fewer most of it is
 # empty.
@@ -51,6 +54,19 @@ class Speed:
         if self.matrix_tiles:
             float_model = fold_width(enlarge_by_rows(float_model))
         return float_model, kept
+
+
+# What `export.fast_for` of a recipe stands for.
+_FAST_FOR = {
+    "any": Speed(),
+    "xnnpack": Speed(unary_float=True),
+    "xnnpack-amx": Speed(unary_float=True, matrix_tiles=True),
+}
+
+
+def named_speed(name: str) -> Speed:
+    """Return what a recipe's `export.fast_for` stands for."""
+    return _FAST_FOR[name]
 
 
 def speed_for(profile: DeviceProfile) -> Speed:
@@ -102,7 +118,7 @@ def unary_without_int8(float_model: bytes) -> set[str]:
     return {
         graph.name(int(one.outputs[0]))
         for one in graph.operations
-        if graph.kind(one) in _WITHOUT_INT8
+        if graph.kind(one) in WITHOUT_INT8
     }
 
 

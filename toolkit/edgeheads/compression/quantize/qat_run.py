@@ -128,10 +128,18 @@ def train_for_int8(
     rounded = replace(edge, model=aware.model, outputs=_rounded(aware, outputs))
     training = prepare_training(rounded, _tuning(recipe), task, data, Distribution())
     training.pruning = _ZerosStay(aware.model)
+    # What decides between the files may not choose the weights of one of them.
+    training.validator = None
     training.run(progress or SilentProgress())
 
     scores = HeldOut(edge, task, held_out, session)
-    plain = convert_to_tflite(edge.model.inputs[0], edge.outputs, "int8", images)
+    plain = convert_to_tflite(
+        edge.model.inputs[0],
+        edge.outputs,
+        "int8",
+        images,
+        calibration=recipe.export.calibration,
+    )
     ptq, qat = scores.value_of(plain), scores.value_of(_file(aware, task, "int8"))
     report = QatReport(
         scores.metric.title,
@@ -204,7 +212,6 @@ def _tuning(recipe: Recipe) -> Recipe:
             "training.precision": "float32",
             "training.ema_decay": 0.0,
             "training.recompute": False,
-            # What decides between the files does not choose the weights, too.
             "training.patience": 0,
             "prune.target": None,
             "prune.sparsity": 0.0,
