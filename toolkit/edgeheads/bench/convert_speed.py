@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from edgeheads.bench.standalone import run_command
 from edgeheads.cli.console import print_json, print_table, terminal_progress
 from edgeheads.cli.options import json_option, parse_size
 from edgeheads.errors import EdgeheadsError, RuntimeFailureError
@@ -188,16 +189,7 @@ def convert_speed(
 
 def main() -> None:
     """Run the command; a wrong request is one line, without a traceback."""
-    try:
-        convert_speed.main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
-    except click.Abort:
-        raise SystemExit(130) from None
-    except EdgeheadsError as error:
-        click.echo(f"Error: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+    run_command(convert_speed)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from typing import Any
 import click
 
 from edgeheads.bench.latency import compare
+from edgeheads.bench.standalone import run_command
 from edgeheads.cli.console import print_json, print_table, terminal_progress
 from edgeheads.cli.options import chosen_device, device_options, json_option, parse_size
-from edgeheads.errors import EdgeheadsError, MissingDependencyError, unknown_name
+from edgeheads.errors import MissingDependencyError, unknown_name
 from edgeheads.export.fast_int8 import Speed, speed_for
 from edgeheads.progress import Progress, SilentProgress
 from edgeheads.runtime import BenchSettings, DeviceSession
@@ -315,16 +316,7 @@ def _print(rows: Sequence[Speedup], summary: dict[str, Any], how: str) -> None:
 
 def main() -> None:
     """Run the command; a wrong request is one line, without a traceback."""
-    try:
-        int8_speed.main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
-    except click.Abort:
-        raise SystemExit(130) from None
-    except EdgeheadsError as error:
-        click.echo(f"Error: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+    run_command(int8_speed)
 
 
 if __name__ == "__main__":
