@@ -138,14 +138,24 @@ def test_scores_do_not_depend_on_the_chunks(
     assert scores["metrics"] == converted.evaluations["float32"]["metrics"]
 
 
-def test_hard_swish_may_stay_float_where_the_recipe_says_so() -> None:
+@pytest.mark.parametrize(
+    ("fast_for", "allowed"),
+    [
+        ("any", []),
+        ("xnnpack", ["HARD_SWISH"]),
+        ("xnnpack-amx", ["HARD_SWISH", "DEPTHWISE_CONV_2D", "MUL"]),
+    ],
+)
+def test_only_what_a_fast_file_needs_may_stay_float(fast_for: str, allowed: list[str]) -> None:
     from edgeheads.compression.quantize.schemes import get_scheme
-    from edgeheads.export.xnnpack import WITHOUT_INT8
+    from edgeheads.export.xnnpack import FAST_FLOAT
     from edgeheads.verify import _integer
 
-    nodes = [{"op": op, "dtypes": "float32"} for op in ("DEQUANTIZE", "HARD_SWISH", "QUANTIZE")]
-    facts = {"non_integer": nodes, "integer_nodes": 4, "nodes": 7}
-    assert _integer(facts, get_scheme("int8"), WITHOUT_INT8).passed
-    assert not _integer(facts, get_scheme("int8")).passed
-    facts["non_integer"].append({"op": "CONV_2D", "dtypes": "float32"})
-    assert not _integer(facts, get_scheme("int8"), WITHOUT_INT8).passed
+    def passes(*ops: str) -> bool:
+        nodes = [{"op": op, "dtypes": "float32"} for op in ops]
+        facts = {"non_integer": nodes, "integer_nodes": 4, "nodes": 4 + len(nodes)}
+        return _integer(facts, get_scheme("int8"), FAST_FLOAT[fast_for]).passed
+
+    assert passes()
+    for op in ("HARD_SWISH", "DEPTHWISE_CONV_2D", "MUL", "CONV_2D"):
+        assert passes("DEQUANTIZE", op, "QUANTIZE") is (op in allowed)

@@ -16,6 +16,8 @@ keras = pytest.importorskip("keras")
 
 from edgeheads.export.fast_int8 import (  # noqa: E402
     Speed,
+    between_float,
+    fold_gates,
     fold_width,
     has_matrix_tiles,
     speed_for,
@@ -147,6 +149,72 @@ def test_hard_swish_stays_float_between_int8(tmp_path: Path) -> None:
     with DeviceSession() as session:
         facts = session.inspect(path)
     assert facts["delegated_nodes"] == facts["nodes"]
+
+
+def inverted_residual(image: Any, *, gate: Any = "hard_sigmoid", filters: int = 4) -> Any:
+    """As in MobileNetV3: hard-swish around a depthwise convolution, and a squeeze-excitation."""
+    x = LAYERS.Conv2D(8, 1, activation="hard_swish")(image)
+    x = LAYERS.DepthwiseConv2D(3, padding="same", activation="hard_swish")(x)
+    excited = LAYERS.Conv2D(8, 1)(LAYERS.GlobalAveragePooling2D(keepdims=True)(x))
+    return LAYERS.Conv2D(filters, 1)(x * LAYERS.Activation(gate)(excited))
+
+
+def file_of(make: Any, shape: tuple[int, int, int] = (16, 16, 3)) -> bytes:
+    keras.utils.set_random_seed(0)
+    image = keras.Input(shape)
+    return convert_to_float_tflite(image, {"result": make(image)})
+
+
+def test_a_gates_sixth_goes_into_the_kernel_behind_it(tmp_path: Path) -> None:
+    plain = file_of(inverted_residual)
+    folded = fold_gates(plain)
+    assert kinds(plain).count("MUL") == 2
+    assert kinds(folded).count("MUL") == 1
+    np.testing.assert_allclose(
+        computed(folded, tmp_path), computed(plain, tmp_path), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_gated_map_that_something_else_reads_keeps_its_sixth(tmp_path: Path) -> None:
+    def make(image: Any) -> Any:
+        gated = image * LAYERS.Activation("hard_sigmoid")(LAYERS.Conv2D(3, 1)(image))
+        return gated + LAYERS.Conv2D(3, 1)(gated)
+
+    plain = file_of(make)
+    assert kinds(fold_gates(plain)) == kinds(plain)
+
+
+def test_two_readers_of_a_gated_map_both_take_the_sixth(tmp_path: Path) -> None:
+    def make(image: Any) -> Any:
+        gated = image * LAYERS.Activation("hard_sigmoid")(LAYERS.Conv2D(3, 1)(image))
+        return LAYERS.Conv2D(3, 1)(gated) + LAYERS.Conv2D(3, 3, padding="same")(gated)
+
+    plain = file_of(make)
+    folded = fold_gates(plain)
+    assert kinds(folded).count("MUL") == kinds(plain).count("MUL") - 1
+    np.testing.assert_allclose(
+        computed(folded, tmp_path), computed(plain, tmp_path), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_what_lies_between_float_operations_stays_float_for_tiles_alone() -> None:
+    plain = file_of(inverted_residual)
+    kept = unary_without_int8(plain)
+    graph = FlatGraph(plain)
+    of = {graph.name(int(one.outputs[0])): graph.kind(one) for one in graph.operations}
+    assert sorted(of[name] for name in kept) == ["HARD_SWISH", "HARD_SWISH"]
+    assert sorted(of[name] for name in between_float(plain, kept)) == ["DEPTHWISE_CONV_2D", "MUL"]
+    assert not between_float(plain, set())
+    assert Speed(unary_float=True).changed(plain)[1] == kept
+
+
+def test_a_depthwise_convolution_with_one_float_neighbour_stays_int8() -> None:
+    def make(image: Any) -> Any:
+        x = LAYERS.Conv2D(8, 1, activation="hard_swish")(image)
+        return LAYERS.Conv2D(4, 1)(LAYERS.DepthwiseConv2D(3, padding="same")(x))
+
+    plain = file_of(make)
+    assert not between_float(plain, unary_without_int8(plain))
 
 
 def test_speed_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

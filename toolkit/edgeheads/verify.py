@@ -11,7 +11,7 @@ import numpy as np
 from edgeheads.bundle import Bundle
 from edgeheads.compression.quantize.schemes import Scheme, get_scheme
 from edgeheads.contract import TensorSpec
-from edgeheads.export.xnnpack import WITHOUT_INT8
+from edgeheads.export.xnnpack import FAST_FLOAT
 from edgeheads.runtime import DeviceSession
 from edgeheads.tasks.base import Array
 
@@ -150,8 +150,8 @@ def _is_foreign(op: str) -> bool:
 def _integers(bundle: Bundle, facts: Mapping[str, Any]) -> Check:
     mixed = bundle.read_measurement("mixed_precision")
     if not mixed or not mixed["kept_float"]:
-        fast = bundle.recipe.get("export", {}).get("fast_for", "any") != "any"
-        return _integer(facts, get_scheme(bundle.precision), WITHOUT_INT8 if fast else frozenset())
+        fast_for = bundle.recipe.get("export", {}).get("fast_for", "any")
+        return _integer(facts, get_scheme(bundle.precision), FAST_FLOAT.get(fast_for, frozenset()))
     kept = mixed["kept_float"]
     found = [node for node in facts["non_integer"] if node["op"] in _LAYER_OPS]
     return Check(

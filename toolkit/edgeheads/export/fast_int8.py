@@ -1,11 +1,12 @@
 """Changes to a float .tflite file that make its int8 form faster in XNNPACK; outputs stay the same.
 
-Both were found by timing operations one by one; compression/README.md has the figures.
+All were found by timing operations one by one; compression/README.md has the figures.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import numpy as np
 from edgeheads.device import DeviceProfile
 from edgeheads.export.fast_resize import enlarge_by_rows
 from edgeheads.export.flatgraph import FlatGraph
-from edgeheads.export.xnnpack import WITHOUT_INT8
+from edgeheads.export.xnnpack import BETWEEN_FLOAT, WITHOUT_INT8
 from edgeheads.tasks.base import Array
 
 __all__ = [
     "Speed",
+    "between_float",
+    "fold_gates",
     "fold_width",
     "has_matrix_tiles",
     "named_speed",
@@ -42,7 +45,9 @@ class Speed:
     Attributes:
         unary_float: keep operations on one tensor float that XNNPACK has no int8 kernel for. Not
             for targets that compute integers only.
-        matrix_tiles: change convolutions and resizes for a processor with matrix tiles.
+        matrix_tiles: change convolutions and resizes for a processor with matrix tiles, and keep
+            depthwise convolutions float that lie between float operations: such a processor's
+            float vectors are as wide, and need no rounding.
     """
 
     unary_float: bool = False
@@ -50,8 +55,12 @@ class Speed:
 
     def changed(self, float_model: bytes) -> tuple[bytes, set[str]]:
         """Return the float file to quantize, and what of it to keep float."""
+        if not (self.unary_float or self.matrix_tiles):
+            return float_model, set()
+        float_model = fold_gates(float_model)
         kept = unary_without_int8(float_model) if self.unary_float else set()
         if self.matrix_tiles:
+            kept |= between_float(float_model, kept)
             float_model = fold_width(enlarge_by_rows(float_model))
         return float_model, kept
 
@@ -120,6 +129,88 @@ def unary_without_int8(float_model: bytes) -> set[str]:
         for one in graph.operations
         if graph.kind(one) in WITHOUT_INT8
     }
+
+
+def between_float(float_model: bytes, kept: Collection[str]) -> set[str]:
+    """Return the tensors of depthwise convolutions and products next to tensors kept float.
+
+    A depthwise convolution both of whose neighbours are float saves the two roundings between
+    them; so does the product of a float map and its gate.
+    """
+    graph = FlatGraph(float_model)
+    return {
+        graph.name(int(one.outputs[0]))
+        for one in graph.operations
+        if graph.kind(one) in BETWEEN_FLOAT
+        and _has_float_map(graph, one, kept)
+        and (graph.kind(one) == "MUL" or _is_read_float(graph, one, kept))
+    }
+
+
+def _has_float_map(graph: FlatGraph, operation: Any, kept: Collection[str]) -> bool:
+    return any(
+        graph.name(int(tensor)) in kept and math.prod(graph.shape(int(tensor))[1:3]) > 1
+        for tensor in operation.inputs
+    )
+
+
+def _is_read_float(graph: FlatGraph, operation: Any, kept: Collection[str]) -> bool:
+    return any(
+        graph.name(int(reader.outputs[0])) in kept
+        for reader in graph.readers(int(operation.outputs[0]))
+    )
+
+
+def fold_gates(float_model: bytes) -> bytes:
+    """Let the convolution behind a gate take the constant that the gate is multiplied by.
+
+    A hard sigmoid is relu6(x + 3) times a sixth, and what it gates goes into a convolution: its
+    kernel takes the sixth. That saves an operation on a vector, of which a delegate's own costs
+    are most.
+    """
+    graph = FlatGraph(float_model)
+    for operation in graph.operations:
+        factor = _factor_of(graph, operation)
+        gated = graph.readers(int(operation.outputs[0]))
+        if factor is None or len(gated) != 1 or graph.kind(gated[0]) != "MUL":
+            continue
+        behind = graph.readers(int(gated[0].outputs[0]))
+        if not _take_factor(graph, gated[0], behind):
+            continue
+        for one in behind:
+            weights = int(one.inputs[1])
+            graph.set_constant(weights, graph.constant(weights) * factor)
+        [image] = (int(one) for one in operation.inputs if not graph.is_constant(int(one)))
+        gated[0].inputs = np.where(
+            np.asarray(gated[0].inputs) == operation.outputs[0], image, gated[0].inputs
+        ).astype(np.int32)
+        graph.remove(operation)
+    return graph.to_bytes()
+
+
+def _factor_of(graph: FlatGraph, operation: Any) -> np.float32 | None:
+    """Return by what one number an operation multiplies, None if it does something else."""
+    if graph.kind(operation) != "MUL" or operation.builtinOptions.fusedActivationFunction:
+        return None
+    constants = [int(one) for one in operation.inputs if graph.is_constant(int(one))]
+    if len(constants) != 1 or math.prod(graph.shape(constants[0])) != 1:
+        return None
+    return np.float32(graph.constant(constants[0]).reshape(-1)[0])
+
+
+def _take_factor(graph: FlatGraph, gated: Any, behind: Sequence[Any]) -> bool:
+    """Tell whether kernels can do what a product's factor did: nothing else reads the product."""
+    return (
+        not gated.builtinOptions.fusedActivationFunction
+        and int(gated.outputs[0]) not in graph.outputs
+        and bool(behind)
+        and all(
+            graph.kind(one) == "CONV_2D"
+            and graph.is_constant(int(one.inputs[1]))
+            and len(graph.readers(int(one.inputs[1]))) == 1
+            for one in behind
+        )
+    )
 
 
 def fold_width(float_model: bytes) -> bytes:

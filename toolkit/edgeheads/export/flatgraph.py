@@ -52,6 +52,10 @@ class FlatGraph:
         code = self._model.operatorCodes[operation.opcodeIndex]
         return self._codes[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
+    def readers(self, tensor: int) -> list[Any]:
+        """Return the operations that read a tensor."""
+        return [one for one in self._graph.operators if tensor in one.inputs]
+
     def name(self, tensor: int) -> str:
         """Return a tensor's name."""
         return str(self._graph.tensors[tensor].name.decode())
