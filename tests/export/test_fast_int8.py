@@ -60,8 +60,9 @@ def computed(content: bytes, folder: Path) -> np.ndarray:
         LAYERS.Conv2D(8, 3, strides=2, padding="same", activation="relu6"),
         LAYERS.Conv2D(8, 3, padding="same"),
         LAYERS.Conv2D(5, 1),
+        LAYERS.Conv2D(96, 1),
     ],
-    ids=["stem", "same size", "pointwise"],
+    ids=["stem", "same size", "pointwise", "tiles"],
 )
 def test_a_folded_convolution_computes_the_same(layer: Any, tmp_path: Path) -> None:
     plain = float_file(layer)
@@ -82,15 +83,32 @@ def test_a_stem_is_folded_four_times() -> None:
 
 
 @pytest.mark.parametrize(
+    ("inputs", "outputs", "fold"),
+    [
+        (16, 96, 2),  # two tiles of 64, the second half empty: three for two neighbours
+        (24, 144, 2),  # three, of which 48 of 192 are empty: 32 of 320; nine full ones are no more
+        (16, 72, 4),  # 56 of 128 empty: two neighbours fill 144 of 192, four 288 of 320
+        (96, 24, 2),  # four neighbours would have 384 inputs
+    ],
+)
+def test_pointwise_convolutions_fill_tiles(inputs: int, outputs: int, fold: int) -> None:
+    graph = FlatGraph(fold_width(float_file(LAYERS.Conv2D(outputs, 1), shape=(56, 56, inputs))))
+    [convolution] = [one for one in graph.operations if graph.kind(one) == "CONV_2D"]
+    assert graph.shape(int(convolution.inputs[1])) == (fold * outputs, 1, 1, fold * inputs)
+
+
+@pytest.mark.parametrize(
     ("layer", "shape"),
     [
         (LAYERS.Conv2D(8, 3, strides=2, padding="same"), (95, 95, 3)),
         (LAYERS.Conv2D(8, 3, strides=2, padding="same"), (64, 64, 3)),
         (LAYERS.Conv2D(8, 3, padding="valid"), (96, 96, 3)),
         (LAYERS.Conv2D(8, 3, padding="same", dilation_rate=2), (96, 96, 3)),
-        (LAYERS.Conv2D(8, 1), (96, 96, 64)),
+        (LAYERS.Conv2D(8, 1), (96, 96, 256)),
+        (LAYERS.Conv2D(64, 1), (56, 56, 64)),
+        (LAYERS.Conv2D(96, 1), (14, 14, 24)),
     ],
-    ids=["odd", "small", "valid", "dilated", "wide"],
+    ids=["odd", "small", "valid", "dilated", "wide", "full tiles", "small pointwise"],
 )
 def test_other_convolutions_are_left_alone(layer: Any, shape: tuple[int, int, int]) -> None:
     plain = float_file(layer, shape=shape)
