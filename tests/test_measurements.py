@@ -54,6 +54,21 @@ def test_results_of_another_file(bundle: Bundle) -> None:
         read_measurements(bundle, "benchmark")
 
 
+def test_one_bad_file_leaves_the_other_devices(bundle: Bundle) -> None:
+    (bundle.folder / "benchmark-pi.json").write_text("{")
+    left_out: list[str] = []
+    found = read_measurements(bundle, "benchmark", keys=["latency_ms"], left_out=left_out)
+    assert list(found) == ["host"]
+    assert len(left_out) == 1
+    assert "benchmark-pi.json is not a measurement" in left_out[0]
+
+
+def test_a_measurement_without_its_numbers(bundle: Bundle) -> None:
+    bundle.save_measurement("benchmark-pi", {"label": "pi", "latency_ms": {}})
+    with pytest.raises(CheckFailedError, match=r"benchmark-pi\.json has no latency_ms; measure"):
+        read_measurements(bundle, "benchmark", keys=["latency_ms"])
+
+
 def test_a_bundle_changed_since_it_was_verified(bundle: Bundle) -> None:
     require_verified_file(bundle)
     (bundle.folder / "verification.json").write_text(json.dumps({"model_sha256": "0" * 64}))

@@ -85,7 +85,7 @@ def test_a_measurement_without_its_numbers_is_left_out_and_named(run: Path) -> N
     path = run / "int8" / "benchmark.json"
     path.write_text(json.dumps({"model_sha256": json.loads(path.read_text())["model_sha256"]}))
     content = collect_report([run])
-    assert "on host has no latency_ms, repeats; measure again" in content["left_out"][0]
+    assert "benchmark.json has no latency_ms, repeats; measure again" in content["left_out"][0]
     assert to_html(content)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from edgeheads.bundle import Bundle
@@ -47,28 +49,58 @@ def measurement_name(kind: str, label: str) -> str:
     return kind if label == HOST else f"{kind}-{re.sub(r'[^A-Za-z0-9_.@+-]', '_', label)}"
 
 
-def read_measurements(bundle: Bundle, kind: str) -> dict[str, dict[str, Any]]:
+def read_measurements(
+    bundle: Bundle,
+    kind: str,
+    *,
+    keys: Sequence[str] = (),
+    left_out: list[str] | None = None,
+) -> dict[str, dict[str, Any]]:
     """Return {label: content} of one kind of measurement on every device, this machine first.
 
+    Args:
+        bundle: whose.
+        kind: "benchmark", "sustained", "op_profile", "evaluation" or "verification".
+        keys: without which, or with nothing in which, a file is damaged.
+        left_out: takes a sentence on each file that cannot be used, so that the other devices'
+            are returned.
+
     Raises:
-        CheckFailedError: a file measured another model, or is damaged.
+        CheckFailedError: without `left_out`: a file measured another model, or is damaged.
     """
     plain = bundle.folder / f"{kind}.json"
     others = sorted(bundle.folder.glob(f"{kind}-*.json"))
     found = {}
     for path in [*([plain] if plain.is_file() else []), *others]:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            measured = content["model_sha256"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckFailedError(
-                f"{path} is not a measurement ({type(error).__name__}: {error}); remove it, and "
-                f"measure again: edgeheads {_COMMANDS[kind]} {bundle.folder}"
-            ) from None
-        if measured != bundle.sha256:
-            raise _of_another_file(path, measured, bundle, kind)
+            content = _read(path, bundle, kind, keys)
+        except CheckFailedError as error:
+            if left_out is None:
+                raise
+            left_out.append(str(error))
+            continue
         found[content.get("label") or content.get("device") or HOST] = content
     return found
+
+
+def _read(path: Path, bundle: Bundle, kind: str, keys: Sequence[str]) -> dict[str, Any]:
+    again = f"measure again: edgeheads {_COMMANDS[kind]} {bundle.folder}"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        measured = content["model_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckFailedError(
+            f"{path} is not a measurement ({type(error).__name__}: {error}); remove it, and {again}"
+        ) from None
+    if measured != bundle.sha256:
+        raise CheckFailedError(
+            f"{path} is of another file (SHA-256 {str(measured)[:12]}...) than "
+            f"{bundle.model_path} ({bundle.sha256[:12]}...); measure this one: edgeheads "
+            f"{_COMMANDS[kind]} {bundle.folder}"
+        )
+    if missing := [key for key in keys if not content.get(key)]:
+        raise CheckFailedError(f"{path} has no {', '.join(missing)}; {again}")
+    return content
 
 
 def require_verified_file(bundle: Bundle) -> None:
@@ -80,10 +112,3 @@ def require_verified_file(bundle: Bundle) -> None:
         CheckFailedError: see above.
     """
     read_measurements(bundle, "verification")
-
-
-def _of_another_file(path: Any, measured: Any, bundle: Bundle, kind: str) -> CheckFailedError:
-    return CheckFailedError(
-        f"{path} is of another file (SHA-256 {str(measured)[:12]}...) than {bundle.model_path} "
-        f"({bundle.sha256[:12]}...); measure this one: edgeheads {_COMMANDS[kind]} {bundle.folder}"
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeheads.bundle import Bundle
-from edgeheads.errors import CheckFailedError, EdgeheadsError
+from edgeheads.errors import EdgeheadsError
 from edgeheads.evaluate import bundle_task
 from edgeheads.measurements import read_measurements
 from edgeheads.report.table import find_bundles
@@ -68,15 +68,10 @@ def pareto_front(points: list[dict[str, Any]], higher_is_better: bool) -> list[b
 
 
 def _bundle_content(bundle: Bundle, left_out: list[str]) -> dict[str, Any]:
-    found: dict[str, dict[str, Any]] = {}
-    for kind in _KEYS:
-        try:
-            measured = read_measurements(bundle, kind)
-            _require_keys(bundle, kind, measured)
-            found[kind] = measured
-        except EdgeheadsError as error:
-            found[kind] = {}
-            left_out.append(str(error))
+    found = {
+        kind: read_measurements(bundle, kind, keys=keys, left_out=left_out)
+        for kind, keys in _KEYS.items()
+    }
     reference = bundle.read_measurement("float_evaluation")
     if reference is None and (bundle.folder / "float_evaluation.json").is_file():
         left_out.append(f"{bundle.folder / 'float_evaluation.json'} is of another file")
@@ -128,14 +123,6 @@ def _checks(bundle: Bundle, left_out: list[str]) -> list[dict[str, Any]]:
             for one in content["checks"]
         ]
     return rows
-
-
-def _require_keys(bundle: Bundle, kind: str, found: dict[str, dict[str, Any]]) -> None:
-    for label, content in found.items():
-        if missing := [key for key in _KEYS[kind] if not content.get(key)]:
-            raise CheckFailedError(
-                f"{kind} of {bundle.folder} on {label} has no {', '.join(missing)}; measure again"
-            )
 
 
 def _stages(
