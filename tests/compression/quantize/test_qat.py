@@ -12,6 +12,7 @@ tf = pytest.importorskip("tensorflow")
 
 from edgeheads.compression.prune.sparsity import layer_sparsity  # noqa: E402
 from edgeheads.compression.quantize.fake_quantize import (  # noqa: E402
+    TIES,
     FakeQuantize,
     fake_quantize,
     fake_quantize_kernel,
@@ -129,7 +130,28 @@ def test_kernels_by_hand() -> None:
     """Each channel has its largest magnitude over 127 as its step; one of zeros stays zero."""
     kernel = np.array([[1.27, -127.0, 0.0], [0.014, 50.4, 0.0]], np.float32)
     expected = np.array([[1.27, -127.0, 0.0], [0.01, 50.0, 0.0]])
-    assert np.asarray(fake_quantize_kernel(kernel, (0,))) == pytest.approx(expected, abs=1e-6)
+    rounded, steps = fake_quantize_kernel(kernel, (0,))
+    assert np.asarray(rounded) == pytest.approx(expected, abs=1e-6)
+    assert np.asarray(steps)[:2] == pytest.approx([0.01, 1.0])
+
+
+def test_a_kernel_with_one_scale_by_hand() -> None:
+    """The step is 127 / 127 for both channels: the first keeps nothing but its sign."""
+    kernel = np.array([[1.27, -127.0], [0.014, 50.4]], np.float32)
+    rounded, steps = fake_quantize_kernel(kernel, None)
+    assert np.asarray(rounded).tolist() == [[1.0, -127.0], [0.0, 50.0]]
+    assert np.asarray(steps).tolist() == [1.0]
+
+
+def test_halves_by_hand() -> None:
+    """Steps of 1 from -28 to 227: int8 stores zero as -100."""
+    x = np.array([0.5, 1.5, -0.5, 100.5, 101.5], np.float32)
+    rounded = {ties: np.asarray(fake_quantize(x, -28.0, 227.0, ties)).tolist() for ties in TIES}
+    assert rounded == {
+        "even": [0.0, 2.0, 0.0, 100.0, 102.0],
+        "up": [1.0, 2.0, 0.0, 101.0, 102.0],
+        "away": [0.0, 1.0, -1.0, 101.0, 102.0],
+    }
 
 
 def test_the_gradient_passes_the_rounding_and_not_the_clipping() -> None:
@@ -156,10 +178,21 @@ def test_a_range_without_zero_is_refused(bounds: tuple[float, float]) -> None:
 
 def test_the_file_computes_what_was_trained(trained: QuantizeAware) -> None:
     apart = _steps_apart(trained)
-    print(f"within one step: {np.mean(apart <= 1):.4f}, largest {apart.max():.0f}")
+    print(f"equal: {np.mean(apart == 0):.4f}, largest difference in steps: {apart.max():.0f}")
     # A value on the border between two steps falls to either side, and shifts what is behind it.
-    assert np.mean(apart <= 1) >= 0.98
-    assert apart.max() <= 4
+    assert np.mean(apart == 0) >= 0.98
+    assert apart.max() <= 2
+
+
+def test_a_file_with_one_scale_for_each_kernel_computes_what_was_trained() -> None:
+    aware = quantize_aware(_network(), _images, per_channel=False)
+    _train(aware, steps=3)
+    graph = FlatGraph(aware.to_tflite())
+    kernels = [
+        int(one.inputs[1]) for one in graph.operations if graph.kind(one).endswith("CONV_2D")
+    ]
+    assert {graph.scales(tensor).size for tensor in kernels} == {1}
+    assert np.mean(_steps_apart(aware) == 0) >= 0.98
 
 
 def test_saved_and_loaded(trained: QuantizeAware, tmp_path: object) -> None:
@@ -199,7 +232,7 @@ def test_a_layer_that_levels_share_stays_one() -> None:
     shared = keras.layers.Conv2D(4, 3, padding="same", name="shared")
     model = keras.Model(image, {"fine": shared(fine), "coarse": shared(coarse)})
     aware = quantize_aware(model, _images)
-    assert np.mean(_steps_apart(aware) <= 1) >= 0.98
+    assert np.mean(_steps_apart(aware) == 0) >= 0.98
 
 
 def test_custom_layers_are_named() -> None:

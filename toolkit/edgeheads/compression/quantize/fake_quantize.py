@@ -9,17 +9,30 @@ from keras import ops
 
 from edgeheads.errors import EdgeheadsError
 
-__all__ = ["OBSERVERS", "QUANTIZED", "FakeQuantize", "fake_quantize", "fake_quantize_kernel"]
+__all__ = [
+    "OBSERVERS",
+    "QUANTIZED",
+    "TIES",
+    "FakeQuantize",
+    "fake_quantize",
+    "fake_quantize_kernel",
+]
 
 OBSERVERS = ("learned", "moving_average", "fixed")
 
+# To the even one; to the larger one; away from what int8 stores as 0.
+TIES = ("even", "up", "away")
+
 _STEPS = 255
+_LOWEST = -128
 _KERNEL_STEPS = 127
 _MOMENTUM = 0.99
 _SMALLEST = 1e-9
+# A half, and what sums in float32 may miss of one.
+_HALF = 0.5 + 1e-3
 
 
-def fake_quantize(x: Any, low: Any, high: Any) -> Any:
+def fake_quantize(x: Any, low: Any, high: Any, ties: str = "even") -> Any:
     """Return `x` rounded to the 256 values between `low` and `high` that int8 tells apart.
 
     The zero point is an integer, so that zero is one of the values. The gradient passes through
@@ -31,29 +44,41 @@ def fake_quantize(x: Any, low: Any, high: Any) -> Any:
         x: any shape.
         low: at most 0, a scalar.
         high: at least 0, a scalar, above `low`.
+        ties: where a value halfway between two goes; a name from TIES.
     """
     scale = (high - low) / _STEPS
     zero = ops.stop_gradient(ops.clip(ops.round(-low / scale), 0, _STEPS))
     steps = ops.clip(x / scale, -zero, _STEPS - zero)
-    return _round(steps) * scale
+    return _round(steps, ties, _LOWEST + zero) * scale
 
 
-def fake_quantize_kernel(kernel: Any, axes: tuple[int, ...]) -> Any:
-    """Return a kernel rounded to the 255 values of symmetric int8, a scale for each channel.
+def fake_quantize_kernel(kernel: Any, axes: tuple[int, ...] | None) -> tuple[Any, Any]:
+    """Return a kernel rounded to the 255 values of symmetric int8, and its steps.
 
-    The scale is the largest magnitude over 127, as the converter has it; zeros stay zero.
+    A step is the largest magnitude over 127, as the converter has it; zeros stay zero.
 
     Args:
         kernel: the weights.
-        axes: over which the weights of one channel lie.
+        axes: over which the weights of one channel lie; None gives the kernel one step.
+
+    Returns:
+        The kernel; the steps, [channels], or [1].
     """
     largest = ops.max(ops.abs(kernel), axis=axes, keepdims=True)
     scale = ops.stop_gradient(ops.maximum(largest / _KERNEL_STEPS, _SMALLEST))
-    return _round(kernel / scale) * scale
+    return _round(kernel / scale) * scale, ops.reshape(scale, (-1,))
 
 
-def _round(x: Any) -> Any:
-    return x + ops.stop_gradient(ops.round(x) - x)
+def _round(x: Any, ties: str = "even", zero: Any = 0.0) -> Any:
+    """Return `x` at whole numbers; `zero` is what int8 stores for 0."""
+    if ties == "even":
+        rounded = ops.round(x)
+    elif ties == "up":
+        rounded = ops.floor(x + _HALF)
+    else:
+        stored = x + zero
+        rounded = ops.sign(stored) * ops.floor(ops.abs(stored) + _HALF) - zero
+    return x + ops.stop_gradient(rounded - x)
 
 
 @keras.saving.register_keras_serializable(package="edgeheads")
@@ -102,8 +127,17 @@ class FakeQuantize(keras.layers.Layer):
             return ops.convert_to_tensor(self.low_end), ops.convert_to_tensor(self.high_end)
         return self.low * ops.exp(self.low_end), self.high * ops.exp(self.high_end)
 
-    def call(self, x: Any, training: bool | None = None) -> Any:
-        """Return `x` rounded; in training, a moving average takes it into account first."""
+    def call(self, x: Any, training: bool | None = None, ties: str = "even") -> tuple[Any, Any]:
+        """Return `x` rounded, and the step; in training, a moving average sees it first.
+
+        Args:
+            x: any shape.
+            training: whether `x` is part of a training batch.
+            ties: a name from TIES.
+
+        Returns:
+            Of the shape of `x`; and a scalar, what two neighbouring values of int8 differ by.
+        """
         if training and self.observer == "moving_average":
             for end, seen in ((self.low_end, ops.min(x)), (self.high_end, ops.max(x))):
                 # An end that is zero is one, as behind a ReLU.
@@ -115,11 +149,12 @@ class FakeQuantize(keras.layers.Layer):
             # Every value pulls at the ends: keep their pull that of one weight (LSQ, section 2.2).
             share = 1 / (_STEPS * ops.cast(ops.size(x), "float32")) ** 0.5
             low, high = (end * share + ops.stop_gradient(end * (1 - share)) for end in (low, high))
-        return fake_quantize(x, ops.cast(low, x.dtype), ops.cast(high, x.dtype))
+        low, high = ops.cast(low, x.dtype), ops.cast(high, x.dtype)
+        return fake_quantize(x, low, high, ties), ops.stop_gradient(high - low) / _STEPS
 
     def compute_output_shape(self, shape: Any) -> Any:
-        """Return the shape of the input."""
-        return shape
+        """Return the shape of the input, and a scalar's."""
+        return shape, ()
 
     def get_config(self) -> dict[str, Any]:
         """Return what the constructor takes."""
@@ -127,61 +162,109 @@ class FakeQuantize(keras.layers.Layer):
         return {**super().get_config(), **own}
 
 
+class _Quantized:
+    """What the layers below share: they compute with weights as the int8 file stores them.
+
+    Args:
+        per_channel: give each output channel of the kernel a step of its own.
+    """
+
+    kernel: Any
+    bias: Any
+    use_bias: bool
+    activation: Any
+    # Over which the weights of one output channel lie.
+    _axes: tuple[int, ...]
+
+    def __init__(self, *args: Any, per_channel: bool = True, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.per_channel = per_channel
+
+    def call(self, inputs: Any, step: Any = None) -> Any:
+        """Compute with the rounded weights.
+
+        Args:
+            inputs: what the stock layer takes.
+            step: scalar, of the inputs; None, where they are not rounded, leaves the bias as it is.
+        """
+        kernel = ops.convert_to_tensor(self.kernel)
+        rounded, steps = fake_quantize_kernel(kernel, self._axes if self.per_channel else None)
+        x = self._product(inputs, ops.cast(rounded, inputs.dtype))
+        if self.use_bias:
+            bias = ops.convert_to_tensor(self.bias)
+            if step is not None:
+                # The file adds an int32 to sums of products of steps.
+                size = ops.cast(step, bias.dtype) * ops.cast(steps, bias.dtype)
+                bias = _round(bias / size) * size
+            x = x + ops.cast(bias, x.dtype)
+        return self.activation(x)
+
+    def compute_output_spec(self, inputs: Any, step: Any = None) -> Any:
+        """Return what the stock layer does."""
+        return super().compute_output_spec(inputs)  # type: ignore[misc]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the constructor takes."""
+        config: dict[str, Any] = super().get_config()  # type: ignore[misc]
+        return {**config, "per_channel": self.per_channel}
+
+    def _product(self, inputs: Any, kernel: Any) -> Any:
+        raise NotImplementedError
+
+
 @keras.saving.register_keras_serializable(package="edgeheads")
-class QuantizedConv2D(keras.layers.Conv2D):
-    """A convolution that computes with its kernel as int8 keeps it."""
+class QuantizedConv2D(_Quantized, keras.layers.Conv2D):
+    """A convolution that computes as int8 does."""
 
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Convolve with the rounded kernel."""
-        return super().convolution_op(inputs, fake_quantize_kernel(kernel, (0, 1, 2)))
+    _axes = (0, 1, 2)
+
+    def _product(self, inputs: Any, kernel: Any) -> Any:
+        return self.convolution_op(inputs, kernel)
 
 
 @keras.saving.register_keras_serializable(package="edgeheads")
-class QuantizedDepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """A depthwise convolution that computes with its kernel as int8 keeps it."""
+class QuantizedDepthwiseConv2D(_Quantized, keras.layers.DepthwiseConv2D):
+    """A depthwise convolution that computes as int8 does."""
 
-    def call(self, inputs: Any) -> Any:
-        """Convolve with the rounded kernel."""
-        kernel = fake_quantize_kernel(ops.convert_to_tensor(self.kernel), (0, 1))
-        x = ops.depthwise_conv(
+    _axes = (0, 1)
+
+    def _product(self, inputs: Any, kernel: Any) -> Any:
+        return ops.depthwise_conv(
             inputs,
-            ops.cast(kernel, inputs.dtype),
+            kernel,
             strides=self.strides,
             padding=self.padding,
             dilation_rate=self.dilation_rate,
             data_format=self.data_format,
         )
-        return self.activation(x + self.bias if self.use_bias else x)
 
 
 @keras.saving.register_keras_serializable(package="edgeheads")
-class QuantizedDense(keras.layers.Dense):
-    """A dense layer that computes with its kernel as int8 keeps it."""
+class QuantizedDense(_Quantized, keras.layers.Dense):
+    """A dense layer that computes as int8 does."""
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Multiply by the rounded kernel."""
-        kernel = fake_quantize_kernel(ops.convert_to_tensor(self.kernel), (0,))
-        x = ops.matmul(inputs, ops.cast(kernel, inputs.dtype))
-        return self.activation(x + self.bias if self.use_bias else x)
+    _axes = (0,)
+
+    def _product(self, inputs: Any, kernel: Any) -> Any:
+        return ops.matmul(inputs, kernel)
 
 
 @keras.saving.register_keras_serializable(package="edgeheads")
-class QuantizedConv2DTranspose(keras.layers.Conv2DTranspose):
-    """A transposed convolution that computes with its kernel as int8 keeps it."""
+class QuantizedConv2DTranspose(_Quantized, keras.layers.Conv2DTranspose):
+    """A transposed convolution that computes as int8 does."""
 
-    def call(self, inputs: Any) -> Any:
-        """Convolve with the rounded kernel."""
-        kernel = fake_quantize_kernel(ops.convert_to_tensor(self.kernel), (0, 1, 3))
-        x = ops.conv_transpose(
+    _axes = (0, 1, 3)
+
+    def _product(self, inputs: Any, kernel: Any) -> Any:
+        return ops.conv_transpose(
             inputs,
-            ops.cast(kernel, inputs.dtype),
+            kernel,
             strides=list(self.strides),
             padding=self.padding,
             output_padding=self.output_padding,
             dilation_rate=self.dilation_rate,
             data_format=self.data_format,
         )
-        return self.activation(x + self.bias if self.use_bias else x)
 
 
 QUANTIZED: dict[type[keras.layers.Layer], type[keras.layers.Layer]] = {

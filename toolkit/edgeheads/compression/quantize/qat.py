@@ -24,9 +24,19 @@ from edgeheads.compression.quantize.quantizer import quantize_float_model, quant
 from edgeheads.compression.quantize.schemes import get_scheme
 from edgeheads.errors import EdgeheadsError
 from edgeheads.export.flatgraph import FlatGraph
+from edgeheads.export.tflite import convert_to_float_tflite
 from edgeheads.tasks.base import Array
 
 __all__ = ["Choice", "QuantizeAware", "choose", "quantize_aware"]
+
+# Given a Keras model, returns {name in the file: symbolic tensor of it}.
+OutputsOf = Callable[[keras.Model], Mapping[str, Any]]
+
+# What the file computes as part of the operation in front of it.
+_FUSED = (keras.activations.linear, keras.activations.relu, keras.activations.relu6)
+
+# How the file's kernels round averages; see TIES.
+_TIES = {"RESIZE_BILINEAR": "up", "AVERAGE_POOL_2D": "away"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class QuantizeAware:
         rounds: {place in `calls(folded)`: name of the `FakeQuantize` layer behind it}.
         images: calibration inputs, for the few tensors that only the file has.
         unrounded: layers with weights that the file rounds and training does not.
+        per_channel: whether each channel of a kernel has a scale of its own.
     """
 
     model: keras.Model
@@ -47,6 +58,7 @@ class QuantizeAware:
     rounds: Mapping[int, str]
     images: Images
     unrounded: tuple[str, ...]
+    per_channel: bool = True
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """Return what `fit` needs so that weights that are zero now, of pruning, stay so."""
@@ -60,11 +72,13 @@ class QuantizeAware:
                 layer.set_weights(self.model.get_layer(layer.name).get_weights())
         return twin
 
-    def to_tflite(self, scheme: str = "int8") -> bytes:
+    def to_tflite(self, scheme: str = "int8", outputs: OutputsOf | None = None) -> bytes:
         """Return the .tflite file that computes as the model does now.
 
         Args:
             scheme: one with int8 activations.
+            outputs: given the float model, returns {name in the file: symbolic tensor of it};
+                without, the file returns what the model does.
 
         Raises:
             EdgeheadsError: another scheme.
@@ -77,7 +91,10 @@ class QuantizeAware:
                 f"{scheme!r}; choose int8, int8-uint8-io or int8-float-io"
             )
         model = self.float_model()
-        content = float_file(model)
+        if outputs is None:
+            content = float_file(model)
+        else:
+            content = convert_to_float_tflite(model.inputs[0], outputs(model))
         graph = FlatGraph(content)
         ranges, groups, fixed = share_ranges(graph, measure_ranges(content, self.images, "min-max"))
         places = match_tensors(model, content, _first(self.images))
@@ -87,7 +104,7 @@ class QuantizeAware:
             if place in self.rounds and groups[tensor] not in fixed
         }
         final = {tensor: learned.get(groups[tensor], one) for tensor, one in ranges.items()}
-        return quantize_float_model(content, final, chosen)
+        return quantize_float_model(content, final, chosen, per_channel=self.per_channel)
 
     def _range(self, name: str) -> Range:
         low, high = self.model.get_layer(name).range()
@@ -100,14 +117,16 @@ def quantize_aware(
     *,
     calibration: str = DEFAULT_CALIBRATION,
     observer: str = "learned",
+    per_channel: bool = True,
 ) -> QuantizeAware:
     """Return a copy of a trained model that rounds weights and activations to int8 as it computes.
 
-    Batch normalization is folded first. Kernels are rounded symmetrically, a scale for each output
-    channel; activations asymmetrically, behind the layers whose output the int8 file keeps: a
-    fused activation's, not the convolution's in front of it. Tensors with one scale in the file
-    have one in training (Jacob et al. 2018, "Quantization and Training of Neural Networks for
-    Efficient Integer-Arithmetic-Only Inference", section 3).
+    Batch normalization is folded first, and an activation that the file computes by itself becomes
+    a layer, with the name of the one it was an option of. Kernels are rounded symmetrically, biases
+    to the products of steps that the file adds them to; activations asymmetrically, behind the
+    layers whose output the int8 file keeps: a fused activation's, not the convolution's in front of
+    it. Tensors with one scale in the file have one in training (Jacob et al. 2018, "Quantization
+    and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", section 3).
 
     Args:
         model: a functional model of stock layers with one input; models inside it are laid open.
@@ -115,12 +134,14 @@ def quantize_aware(
         images: calibration inputs [1, H, W, C]; the same ones at every call.
         calibration: how ranges start; a name from CALIBRATIONS.
         observer: how they go on; a name from OBSERVERS.
+        per_channel: give each output channel of a kernel a scale of its own; False gives the
+            kernel one, for devices that take no more.
 
     Raises:
         EdgeheadsError: custom layers, images that cannot be used, an unknown method or observer.
         RuntimeFailureError: the converter refuses the graph.
     """
-    folded = fold_batch_norms(model)
+    folded = _with_activations_apart(fold_batch_norms(model))
     _require_stock(folded)
     content = float_file(folded)
     graph = FlatGraph(content)
@@ -139,15 +160,8 @@ def quantize_aware(
             )
         rounding[place] = of_group[group]
 
-    place = -1
-
-    def after(_: Any, tensor: Any) -> Any:
-        nonlocal place
-        place += 1
-        return rounding[place](tensor) if place in rounding else tensor
-
     return QuantizeAware(
-        rewrite(folded, _same(QUANTIZED), after),
+        _rewritten(folded, rounding, _ties(graph, places), per_channel),
         folded,
         {place: layer.name for place, layer in rounding.items()},
         images,
@@ -156,7 +170,64 @@ def quantize_aware(
             for layer in folded.layers
             if type(layer) not in QUANTIZED and any(len(one.shape) > 1 for one in layer.weights)
         ),
+        per_channel,
     )
+
+
+def _rewritten(
+    folded: keras.Model,
+    rounding: Mapping[int, FakeQuantize],
+    ties: Mapping[int, str],
+    per_channel: bool,
+) -> keras.Model:
+    """Return the model that rounds.
+
+    Args:
+        folded: what it is made of.
+        rounding: {place in `calls(folded)`: what rounds the output}.
+        ties: {place: where a value halfway between two goes}, of those that differ.
+        per_channel: of the kernels' scales.
+    """
+    place = -1
+    # {tensor's id: it, so that the id stays its own, and the step it is rounded to}.
+    steps: dict[int, tuple[Any, Any]] = {}
+    keep = _same()
+    twins: dict[str, Any] = {}
+
+    def visit(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if type(layer) in QUANTIZED:
+            if layer.name not in twins:
+                config = {**layer.get_config(), "per_channel": per_channel}
+                twins[layer.name] = QUANTIZED[type(layer)].from_config(config)
+                twins[layer.name].trainable = layer.trainable
+            _, step = steps.get(id(args[0]), (None, None))
+            return twins[layer.name](*args, **kwargs, **({} if step is None else {"step": step}))
+        result = keep(layer, *args, **kwargs)
+        if isinstance(layer, keras.layers.Dropout) and id(args[0]) in steps:
+            steps[id(result)] = result, steps[id(args[0])][1]
+        return result
+
+    def after(_: Any, tensor: Any) -> Any:
+        nonlocal place
+        place += 1
+        if place not in rounding:
+            return tensor
+        options = {"ties": ties[place]} if place in ties else {}
+        rounded, step = rounding[place](tensor, **options)
+        steps[id(rounded)] = rounded, step
+        return rounded
+
+    return rewrite(folded, visit, after)
+
+
+def _ties(graph: FlatGraph, places: Mapping[int, int]) -> dict[int, str]:
+    """Return where halves go in operations whose results lie there often: averages of integers."""
+    return {
+        places[tensor]: _TIES[graph.kind(operation)]
+        for operation in graph.operations
+        for tensor in map(int, operation.outputs)
+        if tensor in places and graph.kind(operation) in _TIES
+    }
 
 
 @dataclass(frozen=True)
@@ -189,7 +260,12 @@ def choose(
         scheme: one with int8 activations.
     """
     trained = aware.to_tflite(scheme)
-    plain = quantize_with_images(float_file(aware.folded), get_scheme(scheme), aware.images)
+    plain = quantize_with_images(
+        float_file(aware.folded),
+        get_scheme(scheme),
+        aware.images,
+        per_channel=aware.per_channel,
+    )
     before, after = score(plain), score(trained)
     if after > before:
         return Choice(trained, True, before, after)
@@ -199,23 +275,50 @@ def choose(
     return Choice(plain, False, before, after)
 
 
-def _same(replaced: Mapping[type, Any] | None = None) -> Callable[..., Any]:
-    """Return a visitor that keeps layers, shared ones shared, but for the classes replaced."""
+def _with_activations_apart(model: keras.Model) -> keras.Model:
+    """Return a copy whose layers compute one operation of the file each.
+
+    The file rounds what a softmax or a sigmoid takes, too; only a ReLU is part of the operation in
+    front of it. The activation takes the layer's name, as it gives what the layer gave.
+    """
+    apart = {
+        layer.name: f"{layer.name}_linear"
+        for layer in model.layers
+        if type(layer) in QUANTIZED and layer.activation not in _FUSED
+    }
+    if not apart:
+        return model
+    keep = _same()
+    twins: dict[str, tuple[Any, Any]] = {}
+
+    def visit(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if layer.name not in apart:
+            return keep(layer, *args, **kwargs)
+        if layer.name not in twins:
+            linear = copy_layer(layer, name=apart[layer.name], activation="linear")
+            twins[layer.name] = (
+                linear,
+                keras.layers.Activation(layer.activation, name=layer.name),
+            )
+        linear, activation = twins[layer.name]
+        return activation(linear(*args, **kwargs))
+
+    split = rewrite(model, visit)
+    for name, other in apart.items():
+        split.get_layer(other).set_weights(model.get_layer(name).get_weights())
+    return split
+
+
+def _same() -> Callable[..., Any]:
+    """Return a visitor that keeps layers, shared ones shared."""
     twins: dict[str, Any] = {}
 
     def visit(layer: Any, *args: Any, **kwargs: Any) -> Any:
         if layer.name not in twins:
-            other = (replaced or {}).get(type(layer))
-            twins[layer.name] = copy_layer(layer) if other is None else _as(other, layer)
+            twins[layer.name] = copy_layer(layer)
         return twins[layer.name](*args, **kwargs)
 
     return visit
-
-
-def _as(other: Any, layer: keras.layers.Layer) -> keras.layers.Layer:
-    twin: keras.layers.Layer = other.from_config(layer.get_config())
-    twin.trainable = layer.trainable
-    return twin
 
 
 def _require_stock(model: keras.Model) -> None:

@@ -6,21 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from edgeheads.compression.graph import calls
 from edgeheads.compression.prune.magnitude import KeepZeros, MagnitudePruning
-from edgeheads.compression.quantize.calibration import Range, measure_ranges
 from edgeheads.compression.quantize.qat import QuantizeAware, quantize_aware
-from edgeheads.compression.quantize.qat_match import match_tensors, share_ranges
-from edgeheads.compression.quantize.quantizer import quantize_float_model
-from edgeheads.compression.quantize.schemes import get_scheme
 from edgeheads.compression.sensitivity.held_out import HeldOut
 from edgeheads.data.sample import Sample
 from edgeheads.edge_model import EdgeModel, layer_prefix
 from edgeheads.export.compact import compact
-from edgeheads.export.flatgraph import FlatGraph
-from edgeheads.export.tflite import convert_to_float_tflite, convert_to_tflite
+from edgeheads.export.tflite import convert_to_tflite
 from edgeheads.progress import Progress, SilentProgress
 from edgeheads.recipe import Recipe
 from edgeheads.runtime import DeviceSession
@@ -44,6 +37,8 @@ class QatReport:
         ptq: of its int8 file, quantized after training.
         qat: of the int8 file of quantization-aware training.
         kept: whether that was better, so that it is what the Bundle holds.
+        per_channel: whether each channel of a kernel has a scale of its own in these files.
+        unrounded: layers with weights that the file rounds and training did not.
     """
 
     metric: str
@@ -54,6 +49,8 @@ class QatReport:
     ptq: float
     qat: float
     kept: bool
+    per_channel: bool = True
+    unrounded: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -61,11 +58,18 @@ class QatReport:
 
     def __str__(self) -> str:
         end = "kept" if self.kept else "no better, so the float model is quantized as it was"
-        return (
-            f"Quantization-aware training, {self.steps} steps: {self.metric} on {self.samples} "
-            f"samples held out of training: float32 {self.float32:.4f}, int8 {self.ptq:.4f}, int8 "
-            f"after it {self.qat:.4f}: {end}"
+        weights = "" if self.per_channel else ", one scale for each kernel"
+        text = (
+            f"Quantization-aware training, {self.steps} steps{weights}: {self.metric} on "
+            f"{self.samples} samples held out of training: float32 {self.float32:.4f}, int8 "
+            f"{self.ptq:.4f}, int8 after it {self.qat:.4f}: {end}"
         )
+        if self.unrounded:
+            text += (
+                f". Its layers {', '.join(self.unrounded)} have weights that training left "
+                "unrounded and the file rounds"
+            )
+        return text
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,8 @@ def train_for_int8(
     held_out: Sequence[Sample],
     session: DeviceSession,
     progress: Progress | None = None,
+    *,
+    per_channel: bool = True,
 ) -> TrainedForInt8:
     """Fine-tune a model with the rounding of its int8 file, and compare.
 
@@ -112,6 +118,7 @@ def train_for_int8(
         held_out: of `held_out_samples`: decides whether training helped; never the test set.
         session: runs the files.
         progress: where to report.
+        per_channel: give each channel of the weights a scale of its own.
 
     Raises:
         EdgeheadsError: custom layers, or a training that diverges.
@@ -123,7 +130,13 @@ def train_for_int8(
         for sample in calibration:
             yield edge.scaled([sample.image])
 
-    aware = quantize_aware(edge.model, images, observer=section.observer)
+    aware = quantize_aware(
+        edge.model,
+        images,
+        calibration=recipe.export.calibration,
+        observer=section.observer,
+        per_channel=per_channel,
+    )
     outputs, _ = task.edge_outputs(aware.folded, layer_prefix(task))
     rounded = replace(edge, model=aware.model, outputs=_rounded(aware, outputs))
     training = prepare_training(rounded, _tuning(recipe), task, data, Distribution())
@@ -139,6 +152,7 @@ def train_for_int8(
         "int8",
         images,
         calibration=recipe.export.calibration,
+        per_channel=per_channel,
     )
     ptq, qat = scores.value_of(plain), scores.value_of(_file(aware, task, "int8"))
     report = QatReport(
@@ -150,6 +164,8 @@ def train_for_int8(
         ptq,
         qat,
         kept=scores.metric.drop(ptq, qat) < 0,
+        per_channel=per_channel,
+        unrounded=aware.unrounded,
     )
     return TrainedForInt8(rounded, aware, task, report)
 
@@ -169,20 +185,9 @@ class _ZerosStay(MagnitudePruning):
 
 
 def _file(aware: QuantizeAware, task: Task, precision: str) -> bytes:
-    """Return the int8 file of the task's outputs, with the ranges that were learned."""
-    model = aware.float_model()
-    outputs, _ = task.edge_outputs(model, layer_prefix(task))
-    content = convert_to_float_tflite(model.inputs[0], outputs)
-    graph = FlatGraph(content)
-    ranges, groups, fixed = share_ranges(graph, measure_ranges(content, aware.images))
-    image = np.asarray(next(iter(aware.images())), np.float32)
-    learned: dict[int, Range] = {}
-    for tensor, place in match_tensors(model, content, image).items():
-        if place in aware.rounds and groups[tensor] not in fixed:
-            low, high = aware.model.get_layer(aware.rounds[place]).range()
-            learned[groups[tensor]] = Range(float(low), float(high))
-    final = {tensor: learned.get(groups[tensor], one) for tensor, one in ranges.items()}
-    return compact(quantize_float_model(content, final, get_scheme(precision)))
+    """Return the int8 file of the task's outputs."""
+    prefix = layer_prefix(task)
+    return compact(aware.to_tflite(precision, lambda model: task.edge_outputs(model, prefix)[0]))
 
 
 def _rounded(aware: QuantizeAware, outputs: Mapping[str, Any]) -> dict[str, Any]:
