@@ -186,7 +186,16 @@ def convert(
         aware: TrainedForInt8 | None = None
         if trains_for_int8:
             with watch.stage("train for int8"):
-                aware = train_for_int8(edge, recipe, task, data, held_out, session, progress)
+                aware = train_for_int8(
+                    edge,
+                    recipe,
+                    task,
+                    data,
+                    held_out,
+                    session,
+                    progress,
+                    per_channel=_per_channel(profile),
+                )
                 result.aware = aware.report
                 if aware.report.kept:
                     path = folder / "quantize_aware.keras"
@@ -240,6 +249,11 @@ def _rounds(precision: str) -> bool:
     return get_scheme(precision).activations == "int8"
 
 
+def _per_channel(profile: DeviceProfile | None) -> bool:
+    """Tell whether each channel of the weights gets a scale of its own."""
+    return profile is None or profile.quantization.weights != "per-tensor"
+
+
 def _require_float_runs(recipe: Recipe, profile: DeviceProfile | None) -> None:
     """Refuse mixed precision where it cannot be had, before anything is trained."""
     if recipe.export.max_drop is not None and recipe.quantize_aware.steps:
@@ -253,12 +267,6 @@ def _require_float_runs(recipe: Recipe, profile: DeviceProfile | None) -> None:
         raise EdgeheadsError(
             f"export.fast_for {recipe.export.fast_for} changes the graph that mixed precision and "
             "quantization-aware training work on; set it to any, or leave them out"
-        )
-    if recipe.quantize_aware.steps and profile and profile.quantization.weights == "per-tensor":
-        raise EdgeheadsError(
-            "quantization-aware training rounds each channel of the weights by itself, and "
-            f"{profile.name} takes one scale per tensor; set quantize_aware.steps to 0, or choose "
-            "another device"
         )
     runs = profile.quantization.precisions if profile else ("float32",)
     if recipe.export.max_drop is not None and "float32" not in runs:
@@ -299,7 +307,6 @@ def _file(
     progress: Progress,
 ) -> tuple[bytes, MixedResult | None]:
     """Return the .tflite file, and how it was found where `scorer` guards a budget."""
-    per_channel = profile is None or profile.quantization.weights != "per-tensor"
     # How often the images are read is the calibration's business.
     with progress.step(f"Converting to {precision}"):
         graph = edge.model.inputs[0], edge.outputs
@@ -309,7 +316,7 @@ def _file(
                 precision,
                 images,
                 calibration=recipe.export.calibration,
-                per_channel=per_channel,
+                per_channel=_per_channel(profile),
                 speed=named_speed(recipe.export.fast_for),
             )
             return content, None
