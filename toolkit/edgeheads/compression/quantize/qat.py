@@ -60,6 +60,13 @@ class QuantizeAware:
     unrounded: tuple[str, ...]
     per_channel: bool = True
 
+    @property
+    def finite(self) -> bool:
+        """Whether all weights and ranges are numbers, as they are unless training diverged."""
+        return all(
+            bool(keras.ops.all(keras.ops.isfinite(variable))) for variable in self.model.weights
+        )
+
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """Return what `fit` needs so that weights that are zero now, of pruning, stay so."""
         return [KeepZeros(self.model)]
@@ -72,6 +79,12 @@ class QuantizeAware:
                 layer.set_weights(self.model.get_layer(layer.name).get_weights())
         return twin
 
+    def restore(self) -> None:
+        """Give the model the weights that it began with; ranges stay as they are."""
+        for layer in self.folded.layers:
+            if layer.weights:
+                self.model.get_layer(layer.name).set_weights(layer.get_weights())
+
     def to_tflite(self, scheme: str = "int8", outputs: OutputsOf | None = None) -> bytes:
         """Return the .tflite file that computes as the model does now.
 
@@ -81,7 +94,7 @@ class QuantizeAware:
                 without, the file returns what the model does.
 
         Raises:
-            EdgeheadsError: another scheme.
+            EdgeheadsError: another scheme, or weights that are no numbers.
             RuntimeFailureError: the converter refuses the graph.
         """
         chosen = get_scheme(scheme)
@@ -89,6 +102,12 @@ class QuantizeAware:
             raise EdgeheadsError(
                 "quantization-aware training rounds activations to int8, received scheme "
                 f"{scheme!r}; choose int8, int8-uint8-io or int8-float-io"
+            )
+        if not self.finite:
+            raise EdgeheadsError(
+                "quantization-aware training diverged: its weights hold NaN or infinite values; "
+                "train with a lower learning rate, or check the data, and take the float model "
+                "(`folded`) meanwhile"
             )
         model = self.float_model()
         if outputs is None:
@@ -238,7 +257,7 @@ class Choice:
         content: the file.
         quantize_aware: whether training for int8 was the better.
         before: score of the file quantized after training.
-        after: score of the file of quantization-aware training.
+        after: score of the file of quantization-aware training; NaN where it diverged.
     """
 
     content: bytes
@@ -252,26 +271,26 @@ def choose(
 ) -> Choice:
     """Return the trained file if it is better than plain quantization, which is kept otherwise.
 
-    Where it is not, `aware.model` gets the float model's weights back.
+    Where it is not, or diverged, `aware.model` gets the float model's weights back.
 
     Args:
         aware: trained.
         score: gives a file's metric on held-out data; more is better.
         scheme: one with int8 activations.
     """
-    trained = aware.to_tflite(scheme)
     plain = quantize_with_images(
         float_file(aware.folded),
         get_scheme(scheme),
         aware.images,
         per_channel=aware.per_channel,
     )
-    before, after = score(plain), score(trained)
-    if after > before:
-        return Choice(trained, True, before, after)
-    for layer in aware.folded.layers:
-        if layer.weights:
-            aware.model.get_layer(layer.name).set_weights(layer.get_weights())
+    before, after = score(plain), float("nan")
+    if aware.finite:
+        trained = aware.to_tflite(scheme)
+        after = score(trained)
+        if after > before:
+            return Choice(trained, True, before, after)
+    aware.restore()
     return Choice(plain, False, before, after)
 
 
