@@ -166,6 +166,7 @@ class PruneSection(_Section):
     rounds: Annotated[StrictInt, Field(ge=1)] = 1
     recover_steps: Annotated[StrictInt, Field(ge=1)] = 200
     recover_rate: Annotated[Real, Field(gt=0)] = 0.5
+    distill: Annotated[Real, Field(ge=0)] = 1.0
     sparsity: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     pattern: StrictStr = "unstructured"
 

@@ -31,6 +31,7 @@ _SECTION = (
     "rounds",
     "recover_steps",
     "recover_rate",
+    "distill",
     "sparsity",
     "pattern",
 )
@@ -49,6 +50,7 @@ _SECTION = (
 @click.option("--rounds", type=int, help="Prune and recover so many times.")
 @click.option("--recover-steps", type=int, help="Training steps after each round.")
 @click.option("--recover-rate", type=float, help="Learning rate, as a share of the recipe's.")
+@click.option("--distill", type=float, help="Weight of the unpruned model as a teacher; 0: none.")
 @click.option("--sparsity", type=float, help="Share of zeros to train towards.")
 @click.option("--pattern", metavar="NAME", help="Of zeros: unstructured, 2:4, 4x1, ...")
 @recipe_options

@@ -13,6 +13,7 @@ import keras
 
 from edgeheads.bundle import write_atomically
 from edgeheads.compression.graph import calls
+from edgeheads.compression.prune.distill import teach
 from edgeheads.compression.prune.importance import loss_gradients
 from edgeheads.compression.prune.job import PruneJob, run
 from edgeheads.compression.prune.meter import Exporter
@@ -149,8 +150,11 @@ def prune_edge_model(
             yield edge.scaled([sample.image])
 
     def recover(model: keras.Model, last: bool) -> None:
-        tuning = _recovery(recipe, last)
-        prepare_training(of(model), tuning, task, data, Distribution()).run(progress)
+        pruned, tuning = of(model), _recovery(recipe, last)
+        recovery = prepare_training(pruned, tuning, task, data, Distribution())
+        if recipe.prune.distill:
+            teach(recovery, pruned, edge, recipe.prune.distill)
+        recovery.run(progress)
 
     def metrics(model: keras.Model) -> dict[str, float]:
         one = of(model)
