@@ -20,7 +20,7 @@ from edgeheads.errors import EdgeheadsError
 from edgeheads.evaluate import Predictor
 from edgeheads.recipe import Recipe
 from edgeheads.runtime import DeviceSession
-from edgeheads.tasks.base import Metric, Prediction, Task
+from edgeheads.tasks.base import Array, Metric, Prediction, Task
 from edgeheads.training.validation import judged_metric, split_samples
 from edgeheads.verify import tensor_spec
 
@@ -81,6 +81,14 @@ class HeldOut:
             path.write_bytes(content)
             return self._value(self._file_predictor(path))
 
+    def outputs_of(self, content: bytes) -> dict[str, Array]:
+        """Return the real values [N, ...] that a file computes of all samples."""
+        with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
+            path = Path(folder, "model.tflite")
+            path.write_bytes(content)
+            images = [sample.image for sample in self.samples]
+            return self._outputs(path, self._contract(path), images)
+
     def budget(self, max_drop: float) -> float:
         """Return a budget in the unit of `drop_of`.
 
@@ -98,20 +106,28 @@ class HeldOut:
             evaluator.update(prediction, sample)
         return float(evaluator.result()["metrics"][self.metric.name])
 
-    def _file_predictor(self, path: Path) -> Predictor:
+    def _contract(self, path: Path) -> Contract:
         facts = self.session.inspect(path)
         [image] = facts["inputs"]
-        contract = Contract(
+        return Contract(
             ImageInput(tensor_spec(image), self.edge.scaling.scale, self.edge.scaling.offset),
             tuple(tensor_spec(output) for output in facts["outputs"]),
             self.edge.decoding,
             self.edge.labels,
         )
 
+    def _outputs(
+        self, path: Path, contract: Contract, images: Sequence[NDArray[np.uint8]]
+    ) -> dict[str, Array]:
+        inputs = np.concatenate([contract.image.prepare(one) for one in images])
+        stored = self.session.predict(path, {contract.image.tensor.name: inputs})
+        return contract.dequantize(stored)
+
+    def _file_predictor(self, path: Path) -> Predictor:
+        contract = self._contract(path)
+
         def predict(images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-            inputs = np.concatenate([contract.image.prepare(one) for one in images])
-            stored = self.session.predict(path, {contract.image.tensor.name: inputs})
-            real = contract.dequantize(stored)
+            real = self._outputs(path, contract, images)
             return [
                 self.task.decode(
                     {name: array[i : i + 1] for name, array in real.items()}, contract.decoding
