@@ -1,4 +1,4 @@
-"""Models that Keras 2 saved as .h5."""
+"""Models that Keras 2 or Keras 3 saved as .h5."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_what_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(EdgeheadsError, match=r"does not exist; give a .keras or .h5 file"):
         load_any(tmp_path / "none.h5")
     (tmp_path / "text.h5").write_text("text")
-    with pytest.raises(EdgeheadsError, match=r"text.h5 cannot be loaded by tf-keras"):
+    with pytest.raises(EdgeheadsError, match=r"text.h5 is no HDF5 file .*; expected a .keras or"):
         load_any(tmp_path / "text.h5")
     image = tf_keras.Input((8, 8, 3))
     unknown = tf_keras.Model(image, image**2.0)
@@ -77,6 +77,37 @@ def test_what_cannot_be_loaded(tmp_path: Path) -> None:
     local = tf_keras.Model(image, L.LocallyConnected2D(2, 3, name="local")(image))
     with pytest.raises(EdgeheadsError, match=r"'local' of type LocallyConnected2D, which Keras 3"):
         load_any(saved(local, tmp_path / "local.h5"))
+
+
+def test_keras_3_saved_as_h5(tmp_path: Path) -> None:
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
+    old = keras.Model(image, keras.layers.ReLU(6.0)(x), name="three")
+    old.save(tmp_path / "three.h5")
+    model = load_any(tmp_path / "three.h5")
+    assert model.name == "three"
+    pixels = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    np.testing.assert_array_equal(model.predict(pixels, verbose=0), old.predict(pixels, verbose=0))
+
+
+def test_weights_alone_are_no_model(tmp_path: Path) -> None:
+    three = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    three.save_weights(tmp_path / "three.weights.h5")
+    two = tf_keras.Sequential([L.Dense(2, input_shape=(4,), name="dense")])
+    two.save_weights(tmp_path / "two.h5")
+    whole = r'; save the whole model, with model.save\("model.keras"\)'
+    with pytest.raises(EdgeheadsError, match=r"holds no network, but layers, vars: it.*" + whole):
+        load_any(tmp_path / "three.weights.h5")
+    with pytest.raises(EdgeheadsError, match=r"holds no network, but dense, top_level.*" + whole):
+        load_any(tmp_path / "two.h5")
+
+
+@pytest.mark.parametrize("library", [keras, tf_keras])
+def test_code_in_a_file_is_refused(library: Any, tmp_path: Path) -> None:
+    layer = library.layers.Lambda(lambda x: x)
+    library.Sequential([library.Input((4,)), layer]).save(tmp_path / "code.h5")
+    with pytest.raises(EdgeheadsError, match=r"has a Lambda layer, which is Python code that"):
+        load_any(tmp_path / "code.h5")
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
-"""Models of Keras 2, from .h5 files, as functional models of Keras 3."""
+"""Models from files of any Keras; those of Keras 2 become functional models of Keras 3."""
 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 
@@ -48,24 +50,63 @@ _OF_ONE = ("relu", "relu6", "sigmoid", "silu", "tanh")
 
 _CONSTANT = "_CONSTANT_VALUE"
 
+_FIRST_WITHOUT_TF_KERAS = 3
+
+# What a file calls objects that bring Python code of their own.
+_CODE = {"Lambda", "__lambda__"}
+
 
 def load_any(path: Path) -> keras.Model:
-    """Return the model of a `.keras` file, or of a `.h5` file of Keras 2.
+    """Return the model of a `.keras` file, or of a `.h5` file of Keras 3 or Keras 2.
 
     Raises:
         EdgeheadsError: no such file, or one that cannot be loaded.
+        MissingDependencyError: tf-keras is not installed, which Keras 2's files need.
     """
     if not path.is_file():
         raise EdgeheadsError(f"model {path} does not exist; give a .keras or .h5 file")
-    if path.suffix in (".h5", ".hdf5"):
+    if path.suffix in (".h5", ".hdf5") and _keras_version(path) < _FIRST_WITHOUT_TF_KERAS:
         return load_legacy(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # zipfile, h5py, json and Keras each have their own
         raise EdgeheadsError(
             f"model {path} cannot be loaded ({' '.join(str(error).split())[:200]}); expected a "
-            ".keras file of stock layers, or a .h5 file of Keras 2"
+            ".keras file of stock layers, or a .h5 file"
         ) from None
+
+
+def _keras_version(path: Path) -> int:
+    """Return the number before the first dot of the Keras that saved a `.h5` model.
+
+    Raises:
+        EdgeheadsError: the file holds no model, or one with Python code: safe mode, which refuses
+            that in `.keras` files, does not look into `.h5` files in all versions of Keras.
+    """
+    try:
+        with h5py.File(path) as file:
+            version, config = file.attrs.get("keras_version", "2"), file.attrs.get("model_config")
+            inside = sorted(file)
+    except OSError as error:
+        raise EdgeheadsError(
+            f"model {path} is no HDF5 file ({' '.join(str(error).split())[:150]}); expected a "
+            ".keras or .h5 file"
+        ) from None
+    if config is None:
+        raise EdgeheadsError(
+            f"model {path} holds no network, but {', '.join(inside[:5]) or 'nothing'}: it may be "
+            'weights alone; save the whole model, with model.save("model.keras")'
+        )
+    classes: list[Any] = []
+    # The hook sees every object, those inside others included.
+    json.loads(config, object_hook=lambda one: classes.append(one.get("class_name")))
+    if _CODE & set(classes):
+        raise EdgeheadsError(
+            f"model {path} has a Lambda layer, which is Python code that would run; replace it by "
+            "stock layers, and save the model again"
+        )
+    first = str(version).partition(".")[0]
+    return int(first) if first.isdigit() else 2
 
 
 def load_legacy(path: Path) -> keras.Model:

@@ -37,7 +37,7 @@ def lint_file(
     *,
     progress: Progress,
 ) -> LintResult:
-    """Look at a .keras file, or at a .h5 file of Keras 2.
+    """Look at a .keras file, or at a .h5 file.
 
     A .keras file that does not load because of custom layers is reported with these alone:
     nothing else can be told of it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from edgeheads.compression.legacy import load_any
+from edgeheads.compression.prune.distill import DistillationLoss, with_taught_outputs
 from edgeheads.compression.prune.importance import loss_gradients
 from edgeheads.compression.prune.job import PruneJob, run
 from edgeheads.compression.prune.magnitude import MagnitudePruning, PolynomialSchedule
@@ -23,11 +24,12 @@ from edgeheads.compression.prune.run import (
 )
 from edgeheads.device import DeviceProfile
 from edgeheads.errors import EdgeheadsError
-from edgeheads.progress import Progress, SilentProgress
+from edgeheads.progress import Progress, SilentProgress, Step
 from edgeheads.recipe import PruneSection
 from edgeheads.runtime import BenchSettings, DeviceSession
 from edgeheads.tasks.base import Array
 from edgeheads.train import Stopwatch, model_path, prepare_folder, set_up_backend
+from edgeheads.training.trainer import Trainer
 
 __all__ = ["LabelledArrays", "prune_alone"]
 
@@ -50,7 +52,7 @@ def prune_alone(
     """Prune a model without a recipe, measure, and save it.
 
     Args:
-        model_file: a `.keras` file, or a `.h5` file of Keras 2.
+        model_file: a `.keras` or `.h5` file, see `load_any`.
         folder: for model.keras and pruning.json, written when all is done.
         section: fields of a recipe's `prune` section. Without `importance`: "taylor" with data,
             "l2" without.
@@ -78,7 +80,7 @@ def prune_alone(
             "importance taylor needs labelled data: give --data FILE.npz with x and y, or choose "
             "l1, l2 or bn_scale"
         )
-    job = PruneJob(options) if arrays is None else _job(arrays, options, progress)
+    job = PruneJob(options) if arrays is None else _job(model, arrays, options, seed, progress)
     with watch.stage("prune, recover and time"), DeviceSession(profile) as session:
         pruned, report = run(model, job, session, progress, bench_settings)
     path = model_path(folder)
@@ -177,35 +179,43 @@ class LabelledArrays:
         return {"mse": float(np.square(found - y).mean())}
 
 
-def _job(arrays: LabelledArrays, section: PruneSection, progress: Progress) -> PruneJob:
+def _job(
+    teacher: keras.Model,
+    arrays: LabelledArrays,
+    section: PruneSection,
+    seed: int,
+    progress: Progress,
+) -> PruneJob:
     x, y = arrays.train
     loss = arrays.loss()
+    teach = teacher.predict_on_batch if section.distill else None
 
     def recover(model: keras.Model, last: bool) -> None:
         steps = section.recover_steps
-        callbacks: list[Any] = [_Steps(steps, progress)]
-        pruning = None
+        callbacks: list[Any] = []
         if last and section.sparsity:
             schedule = PolynomialSchedule(
                 section.sparsity, end=max(1, round(0.6 * steps)), every=max(1, steps // 100)
             )
-            pruning = MagnitudePruning(model, schedule, section.pattern)
-            callbacks.insert(0, pruning)
+            callbacks.append(MagnitudePruning(model, schedule, section.pattern))
+        called, objective = model, loss
+        if section.distill:
+            called = with_taught_outputs(model, {"output": model.outputs[0]})
+            objective = DistillationLoss(loss, section.distill)
+        trainer = Trainer(called, objective)
         rate = keras.optimizers.schedules.CosineDecay(_RATE * section.recover_rate, steps)
-        model.compile(optimizer=keras.optimizers.Adam(rate), loss=loss, jit_compile=False)
-        per_epoch = max(1, -(-len(x) // _BATCH))
-        with progress.step("Recovering", steps) as callbacks[-1].step:
-            model.fit(
-                x,
-                y,
-                batch_size=_BATCH,
-                epochs=-(-steps // per_epoch),
+        trainer.compile(optimizer=keras.optimizers.Adam(rate), jit_compile=False)
+        with progress.step("Recovering", steps) as step:
+            counter = _Steps(step)
+            trainer.fit(
+                _Batches(x, y, steps, seed, teach),
+                shuffle=False,
                 verbose=0,
-                callbacks=callbacks,
+                callbacks=[*callbacks, counter],
             )
-        if not np.isfinite(callbacks[-1].loss):
+        if not np.isfinite(counter.loss):
             raise EdgeheadsError(
-                f"the recovery diverged: the loss is {callbacks[-1].loss}; lower --recover-rate"
+                f"the recovery diverged: the loss is {counter.loss}; lower --recover-rate"
             )
 
     batches = [
@@ -221,18 +231,55 @@ def _job(arrays: LabelledArrays, section: PruneSection, progress: Progress) -> P
     )
 
 
-class _Steps(keras.callbacks.Callback):
-    """Counts steps for the progress bar, and ends the training after the last."""
+class _Batches(keras.utils.PyDataset):
+    """Batches of labelled arrays, pass after pass, each in an order of its own.
 
-    def __init__(self, steps: int, progress: Progress) -> None:
+    Args:
+        x: [N, ...].
+        y: [N, ...].
+        steps: how many batches there are.
+        seed: of the order.
+        teach: x -> what the targets of `DistillationLoss` hold besides y.
+    """
+
+    def __init__(
+        self, x: Array, y: Array, steps: int, seed: int, teach: Callable[[Array], Array] | None
+    ) -> None:
+        super().__init__(workers=1, use_multiprocessing=False)
+        self._x = x
+        self._y = y
+        self._steps = steps
+        self._seed = seed
+        self._teach = teach
+
+    @property
+    def num_batches(self) -> int:
+        """How many batches there are."""
+        return self._steps
+
+    def __getitem__(self, index: int) -> tuple[Array, Any]:
+        """Return batch `index`."""
+        first = index * _BATCH
+        passes = range(first // len(self._x), (first + _BATCH - 1) // len(self._x) + 1)
+        order = np.concatenate([self._order(one) for one in passes])
+        rows = order[first - passes[0] * len(self._x) :][:_BATCH]
+        x, y = self._x[rows], self._y[rows]
+        if self._teach is None:
+            return x, y
+        return x, {"task": y, "teacher": {"output": self._teach(x)}}
+
+    def _order(self, number: int) -> Array:
+        return np.random.default_rng((self._seed, number)).permutation(len(self._x))
+
+
+class _Steps(keras.callbacks.Callback):
+    """Moves the progress bar, and remembers the loss."""
+
+    def __init__(self, step: Step) -> None:
         super().__init__()
-        self._left = steps
-        self.step: Any = None
+        self._step = step
         self.loss = 0.0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        self._left -= 1
-        self.loss = float((logs or {}).get("loss", 0.0))
-        self.step.advance(note=f"loss {self.loss:.3f}")
-        if self._left <= 0:
-            self.model.stop_training = True
+        self.loss = float((logs or {})["step_loss"])
+        self._step.advance(note=f"loss {self.loss:.3f}")

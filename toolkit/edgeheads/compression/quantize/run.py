@@ -159,7 +159,7 @@ def quantize_file(
     """Look at the calibration set, make a .tflite file, and report what it lost.
 
     Args:
-        model_file: a `.keras` file, a `.h5` file of Keras 2, or a float32 `.tflite` file, see
+        model_file: a `.keras` or `.h5` file, see `load_any`, or a float32 `.tflite` file, see
             `quantize_flat_file`; it is not changed.
         out: the file to write, whole or not at all.
         options: how.
