@@ -162,6 +162,20 @@ def test_dry_run_prints_a_recipe_that_reads_back(tmp_path: Path) -> None:
     assert recipe.export.precisions == ("int8", "float16")
 
 
+@pytest.mark.parametrize(
+    ("device", "kernels"), [("raspberry-pi-5", "xnnpack"), ("coral-usb", "any")]
+)
+def test_a_device_says_what_its_files_are_fast_for(
+    tmp_path: Path, device: str, kernels: str
+) -> None:
+    done = run(
+        "convert", "--task", "depth", "--fast-for", "device", "--device", device, "--dry-run"
+    )
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "r.yaml").write_text(done.stdout)
+    assert load_recipe(tmp_path / "r.yaml").export.fast_for == kernels
+
+
 def test_weights_none_overrides_the_recipe_s(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("task: depth\ninput_size: 64\nbackbone: {weights: a.npz}\n")
     done = run("convert", "--recipe", tmp_path / "r.yaml", "--weights", "none", "--dry-run")

@@ -42,9 +42,9 @@ _AWARE_STEPS = 200
 )
 @click.option(
     "--fast-for",
-    type=click.Choice(["any", "xnnpack", "xnnpack-amx"]),
-    help="Change the int8 file's graph for these kernels; outputs stay the same "
-    "[default: the recipe's].",
+    type=click.Choice(["device", "any", "xnnpack", "xnnpack-amx"]),
+    help="Change the int8 file's graph for these kernels, or for those of --device; outputs stay "
+    "the same [default: the recipe's].",
 )
 @click.option(
     "--mixed",
@@ -102,6 +102,11 @@ def convert(
     overrides["prune"] = prune_target
     overrides["max_drop"] = (_MAX_DROP if max_drop is None else max_drop) if mixed else None
     overrides["quantize_aware_steps"] = quantize_aware_steps
+    if overrides["fast_for"] == "device":
+        from edgeheads.export.fast_int8 import fast_for
+
+        # The recipe names the kernels: it gives the same file on any machine.
+        overrides["fast_for"] = fast_for(profile)
     recipe = resolve_recipe("convert", task, recipe_name, _beside(model_file), overrides)
     if quantize_aware and not recipe.quantize_aware.steps:
         recipe = recipe.with_values(**{"quantize_aware.steps": _AWARE_STEPS})

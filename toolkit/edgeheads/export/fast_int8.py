@@ -22,6 +22,7 @@ from edgeheads.tasks.base import Array
 __all__ = [
     "Speed",
     "between_float",
+    "fast_for",
     "fold_gates",
     "fold_width",
     "has_matrix_tiles",
@@ -84,14 +85,19 @@ def named_speed(name: str) -> Speed:
     return _FAST_FOR[name]
 
 
-def speed_for(profile: DeviceProfile) -> Speed:
+def fast_for(profile: DeviceProfile) -> str:
     """Return what pays on a device: XNNPACK's tables on any, tiles on this machine if it has any.
 
-    Devices with rules for operations of their own get the plain file.
+    Devices with rules for operations of their own get the plain file, "any".
     """
     if profile.delegate != "xnnpack" or profile.op_rules:
-        return Speed()
-    return Speed(unary_float=True, matrix_tiles=profile.link == "local" and has_matrix_tiles())
+        return "any"
+    return "xnnpack-amx" if profile.link == "local" and has_matrix_tiles() else "xnnpack"
+
+
+def speed_for(profile: DeviceProfile) -> Speed:
+    """Return what `fast_for` stands for."""
+    return named_speed(fast_for(profile))
 
 
 def has_matrix_tiles(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
