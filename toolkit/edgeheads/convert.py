@@ -325,6 +325,8 @@ def _file(
             images,
             scorer.drop_of,
             scorer.budget(recipe.export.max_drop),
+            calibration=recipe.export.calibration,
+            per_channel=_per_channel(profile),
         )
         return compact(mixed.content), mixed
 

@@ -12,6 +12,8 @@ keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
 from edgeheads.compression.quantize.mixed import BudgetError, mixed_precision  # noqa: E402
+from edgeheads.compression.quantize.quantizer import quantize_with_images  # noqa: E402
+from edgeheads.compression.quantize.schemes import get_scheme  # noqa: E402
 from edgeheads.compression.sensitivity.errors import (  # noqa: E402
     LayerError,
     analyse,
@@ -118,6 +120,27 @@ def test_no_layer_is_kept_where_int8_is_good_enough(hostile: bytes) -> None:
     result = mixed_precision(hostile, _images, lambda _: 0.0, 0.0)
     assert result.kept == ()
     assert len(result.attempts) == 1
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("calibration", ["mse", "min-max"])
+def test_mixed_without_float_layers_is_the_int8_file(
+    hostile: bytes, calibration: str, per_channel: bool
+) -> None:
+    """Byte for byte, whatever the calibration and the scales of the weights."""
+    options = {"calibration": calibration, "per_channel": per_channel}
+    result = mixed_precision(hostile, _images, lambda _: 0.0, 0.0, **options)
+    assert result.content == quantize_with_images(hostile, get_scheme("int8"), _images, **options)
+
+
+def test_sensitivity_is_measured_as_the_file_is_made(hostile: bytes) -> None:
+    """With one scale for the kernel, the channel that is 3000 times larger costs all others."""
+    one_scale = analyse(hostile, _images, per_channel=False)
+    middle = find_layers(hostile)[1]
+    [found] = [one.weights for one in analyse(hostile, _images) if one.layer == middle]
+    assert found > 35
+    accumulated = {one.layer.name: one.accumulated for one in one_scale}
+    assert accumulated[find_layers(hostile)[2].name] < 5
 
 
 def test_bad_budgets_and_orders_are_refused(hostile: bytes) -> None:

@@ -11,6 +11,7 @@ import click
 from edgeheads.cli.console import print_json, print_table, terminal_progress
 from edgeheads.cli.options import json_option
 from edgeheads.cli.recipe_options import load_pipeline, resolve_recipe
+from edgeheads.compression.quantize.calibration import DEFAULT_CALIBRATION
 from edgeheads.errors import CheckFailedError, EdgeheadsError
 
 if TYPE_CHECKING:
@@ -35,9 +36,8 @@ _POOR_DB = 10
 @click.option(
     "--calibration",
     metavar="NAME",
-    default="mse",
-    show_default=True,
-    help="mse, min-max, percentile or moving-average.",
+    help=f"mse, min-max, percentile or moving-average  [default: the recipe's, or "
+    f"{DEFAULT_CALIBRATION}]",
 )
 @click.option("--per-tensor", is_flag=True, help="One scale for all channels of a kernel.")
 @click.option("--scaling", metavar="NAME", help="Of pictures: pixels, unit, signed or imagenet.")
@@ -63,7 +63,7 @@ def quantize(
     data: str | None,
     recipe_name: str | None,
     scheme: str,
-    calibration: str,
+    calibration: str | None,
     per_tensor: bool,
     scaling: str | None,
     samples: int,
@@ -98,7 +98,7 @@ def quantize(
             out or file.with_name(f"{file.stem}.{scheme}.tflite"),
             options(
                 scheme,
-                calibration,
+                calibration or (recipe.export.calibration if recipe else DEFAULT_CALIBRATION),
                 per_channel=not per_tensor,
                 samples=samples,
                 scaling=scaling,

@@ -23,6 +23,7 @@ from edgeheads.errors import EdgeheadsError
     type=click.FloatRange(0),
     help="Also write mixed.tflite, at most so many points, percent or units worse than float.",
 )
+@click.option("--per-tensor", is_flag=True, help="One scale for all channels of a kernel.")
 @recipe_options
 @json_option
 def sensitivity(
@@ -30,6 +31,7 @@ def sensitivity(
     samples: int,
     with_metric: bool,
     max_drop: float | None,
+    per_tensor: bool,
     task: str | None,
     recipe_name: str | None,
     out: Path | None,
@@ -65,6 +67,7 @@ def sensitivity(
             samples=samples,
             with_metric=with_metric,
             max_drop=max_drop,
+            per_channel=not per_tensor,
             progress=progress,
         )
     if out is not None:

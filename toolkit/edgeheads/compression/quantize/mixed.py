@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from edgeheads.compression.quantize.bias_correction import correct_biases
-from edgeheads.compression.quantize.calibration import Images, measure_ranges
+from edgeheads.compression.quantize.calibration import (
+    DEFAULT_CALIBRATION,
+    Images,
+    Range,
+    measure_ranges,
+)
 from edgeheads.compression.quantize.quantizer import quantize_float_model
 from edgeheads.compression.quantize.schemes import Scheme, get_scheme
 from edgeheads.compression.sensitivity.errors import analyse
@@ -79,6 +84,8 @@ def mixed_precision(
     max_drop: float,
     *,
     scheme: Scheme | None = None,
+    calibration: str = DEFAULT_CALIBRATION,
+    per_channel: bool = True,
     order: Sequence[str] | None = None,
     cost: Literal["layers", "macs"] = "layers",
 ) -> MixedResult:
@@ -96,6 +103,8 @@ def mixed_precision(
             `max_drop`; score on samples that neither trained nor test the model.
         max_drop: the budget.
         scheme: one with int8 activations; default: int8.
+        calibration: how ranges are measured; a name from CALIBRATIONS.
+        per_channel: give each channel of the weights a scale of its own.
         order: names of all layers, the most sensitive first; default: by `analyse`.
         cost: what is tried to become int8 again first: "layers", the least sensitive; "macs", the
             most expensive.
@@ -111,10 +120,18 @@ def mixed_precision(
         raise EdgeheadsError(
             f"order must name each of the {len(layers)} layers once, received {list(order)}"
         )
-    search = _Search(float_model, images, drop_of, scheme or get_scheme("int8"))
+    scheme = scheme or get_scheme("int8")
+    ranges = measure_ranges(float_model, images, calibration)
+    search = _Search(float_model, images, drop_of, scheme, ranges, per_channel)
     if search.drop([]) > max_drop:
         if order is None:
-            found = analyse(float_model, images, scheme=search.scheme)
+            found = analyse(
+                float_model,
+                images,
+                scheme=scheme,
+                calibration=calibration,
+                per_channel=per_channel,
+            )
             order = [one.layer.name for one in found]
         kept = _bisected(search, order, max_drop)
         if kept is None:
@@ -144,20 +161,27 @@ class _Search:
         images: Images,
         drop_of: Callable[[bytes], float],
         scheme: Scheme,
+        ranges: Mapping[int, Range],
+        per_channel: bool,
     ) -> None:
         self._float_model = float_model
         self._images = images
         self._drop_of = drop_of
-        self._ranges = measure_ranges(float_model, images)
+        self._scheme = scheme
+        self._ranges = ranges
+        self._per_channel = per_channel
         self._known: dict[frozenset[str], float] = {}
-        self.scheme = scheme
         self.attempts: list[Attempt] = []
 
     def file(self, kept: Collection[str]) -> bytes:
         """Return the file in which the layers stay float; the same at every call."""
         names = keep_float_for(self._float_model, kept)
         quantized = quantize_float_model(
-            self._float_model, self._ranges, self.scheme, keep_float=names
+            self._float_model,
+            self._ranges,
+            self._scheme,
+            per_channel=self._per_channel,
+            keep_float=names,
         )
         return correct_biases(self._float_model, quantized, self._images)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeheads.compression.quantize.calibration import Images, measure_ranges
+from edgeheads.compression.quantize.calibration import DEFAULT_CALIBRATION, Images, measure_ranges
 from edgeheads.compression.quantize.quantizer import quantize_float_model
 from edgeheads.compression.quantize.schemes import Scheme, get_scheme
 from edgeheads.compression.sensitivity.layers import (
@@ -128,6 +128,8 @@ def analyse(
     images: Images,
     *,
     scheme: Scheme | None = None,
+    calibration: str = DEFAULT_CALIBRATION,
+    per_channel: bool = True,
     drop_of: Callable[[bytes], float] | None = None,
     on_layer: Callable[[Layer], None] | None = None,
 ) -> list[LayerError]:
@@ -139,6 +141,8 @@ def analyse(
         float_model: of `convert_to_float_tflite`.
         images: calibration inputs; the errors are measured on them, too.
         scheme: one with int8 activations; default: int8.
+        calibration: how ranges are measured; a name from CALIBRATIONS.
+        per_channel: give each channel of the weights a scale of its own.
         drop_of: by how much a file's metric is worse than the float model's.
         on_layer: called after each layer.
 
@@ -149,8 +153,8 @@ def analyse(
     scheme = scheme or get_scheme("int8")
     layers = find_layers(float_model)
     names = [layer.name for layer in layers]
-    ranges = measure_ranges(float_model, images)
-    whole = quantize_float_model(float_model, ranges, scheme)
+    ranges = measure_ranges(float_model, images, calibration)
+    whole = quantize_float_model(float_model, ranges, scheme, per_channel=per_channel)
     accumulated = tensor_sqnr(float_model, whole, images, names)
     weights = weight_sqnr(float_model, whole)
     found = []
@@ -158,7 +162,11 @@ def analyse(
         others = keep_float_for(float_model, [name for name in names if name != layer.name])
         # Rounding what goes in and comes out would hide what a good layer costs.
         alone = quantize_float_model(
-            float_model, ranges, get_scheme("int8-float-io"), keep_float=others
+            float_model,
+            ranges,
+            get_scheme("int8-float-io"),
+            per_channel=per_channel,
+            keep_float=others,
         )
         found.append(
             LayerError(

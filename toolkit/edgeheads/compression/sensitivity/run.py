@@ -63,19 +63,21 @@ def find_sensitivity(
     samples: int = 32,
     with_metric: bool = False,
     max_drop: float | None = None,
+    per_channel: bool = True,
     progress: Progress | None = None,
 ) -> SensitivityResult:
     """Quantize each layer of a model alone, and measure what that costs.
 
     Args:
         model_file: a trained `.keras` model.
-        recipe: its.
+        recipe: its; ranges are measured by its export.calibration.
         samples: training images to calibrate and measure with; with the metric, also how many
             held-out samples to score.
         with_metric: score each file with the task's metric, too.
         max_drop: also make a file of mixed precision whose metric is at most so much worse than
             the float model's: in points (hundredths), percent where the metric's drop is
             relative, or the metric's unit.
+        per_channel: give each channel of the weights a scale of its own.
         progress: where to report.
 
     Raises:
@@ -108,6 +110,8 @@ def find_sensitivity(
             layers = analyse(
                 float_model,
                 images,
+                calibration=recipe.export.calibration,
+                per_channel=per_channel,
                 drop_of=scorer.drop_of if scorer and with_metric else None,
                 on_layer=advance,
             )
@@ -119,6 +123,8 @@ def find_sensitivity(
                     images,
                     scorer.drop_of,
                     scorer.budget(max_drop),
+                    calibration=recipe.export.calibration,
+                    per_channel=per_channel,
                     order=[one.layer.name for one in layers],
                 )
     return SensitivityResult(
