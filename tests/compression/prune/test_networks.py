@@ -25,7 +25,7 @@ from edgeheads.runtime import BenchSettings, DeviceSession  # noqa: E402
 from edgeheads.tasks.task_type import TaskType  # noqa: E402
 
 SIZE = 64
-APPLICATIONS = ("MobileNetV2", "MobileNetV3Large", "EfficientNetB0", "ResNet50")
+APPLICATIONS = ("MobileNetV2", "MobileNetV3Small", "MobileNetV3Large", "EfficientNetB0", "ResNet50")
 HOSTS = {"tiny": 1.0, "mobilenet_v2": 0.35, "mobilenet_v3_small_minimalistic": 1.0}
 
 
