@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from edgeheads.compression.prune.sparsity import layer_sparsity  # noqa: E402
 from edgeheads.compression.quantize.fake_quantize import (  # noqa: E402
     TIES,
     FakeQuantize,
+    QuantizedDense,
     fake_quantize,
-    fake_quantize_kernel,
+    kernel_steps,
 )
 from edgeheads.compression.quantize.qat import (  # noqa: E402
     QuantizeAware,
@@ -129,18 +131,33 @@ def test_activations_by_hand() -> None:
 def test_kernels_by_hand() -> None:
     """Each channel has its largest magnitude over 127 as its step; one of zeros stays zero."""
     kernel = np.array([[1.27, -127.0, 0.0], [0.014, 50.4, 0.0]], np.float32)
-    expected = np.array([[1.27, -127.0, 0.0], [0.01, 50.0, 0.0]])
-    rounded, steps = fake_quantize_kernel(kernel, (0,))
-    assert np.asarray(rounded) == pytest.approx(expected, abs=1e-6)
-    assert np.asarray(steps)[:2] == pytest.approx([0.01, 1.0])
+    assert np.asarray(kernel_steps(kernel, (0,)))[0, :2] == pytest.approx([0.01, 1.0])
+    assert np.asarray(kernel_steps(kernel, None)).tolist() == [[1.0]]
+    product = _dense(kernel, [0.0, 0.0, 0.0], per_channel=True)
+    assert product(np.eye(2, dtype=np.float32)) == pytest.approx(
+        np.array([[1.27, -127.0, 0.0], [0.01, 50.0, 0.0]]), abs=1e-6
+    )
 
 
 def test_a_kernel_with_one_scale_by_hand() -> None:
-    """The step is 127 / 127 for both channels: the first keeps nothing but its sign."""
+    """The step is 127 / 127 for both channels: the first keeps nothing but a one."""
     kernel = np.array([[1.27, -127.0], [0.014, 50.4]], np.float32)
-    rounded, steps = fake_quantize_kernel(kernel, None)
-    assert np.asarray(rounded).tolist() == [[1.0, -127.0], [0.0, 50.0]]
-    assert np.asarray(steps).tolist() == [1.0]
+    product = _dense(kernel, [0.0, 0.0], per_channel=False)
+    assert product(np.eye(2, dtype=np.float32)).tolist() == [[1.0, -127.0], [0.0, 50.0]]
+
+
+def test_biases_by_hand() -> None:
+    """Steps of 0.5 and 0.01 are products of 0.005, of which 0.0131 is not quite 3."""
+    product = _dense(np.array([[1.27]], np.float32), [0.0131], per_channel=True)
+    assert product(np.array([[0.5]], np.float32), step=0.5) == pytest.approx(0.635 + 0.015)
+    assert product(np.array([[0.5]], np.float32)) == pytest.approx(0.635 + 0.0131)
+
+
+def _dense(kernel: np.ndarray, bias: list[float], *, per_channel: bool) -> Callable[..., Any]:
+    layer = QuantizedDense(kernel.shape[1], per_channel=per_channel)
+    layer.build((None, kernel.shape[0]))
+    layer.set_weights([kernel, np.asarray(bias)])
+    return lambda *args, **options: np.asarray(layer(*args, **options))
 
 
 def test_halves_by_hand() -> None:

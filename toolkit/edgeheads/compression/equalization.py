@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,9 @@ _PASSING = (
 # A factor outside would leave activations that int8 cannot hold.
 _LARGEST_FACTOR = 1e3
 
+# Values other images have may be so much larger than those that were seen.
+_HEADROOM = 1.25
+
 
 @dataclass(frozen=True)
 class Equalization:
@@ -52,30 +55,35 @@ class Equalization:
     spread_after: float
 
 
-def equalize(model: keras.Model, rounds: int = 20) -> Equalization:
+def equalize(
+    model: keras.Model, rounds: int = 20, images: Callable[[], Iterable[Array]] | None = None
+) -> Equalization:
     """Scale the channels between neighbouring layers such that their weights have like ranges.
 
     With s > 0, W2 relu(W1 x + b1) is W2 s relu(W1 x / s + b1 / s): for each channel the s is
     chosen at which both layers' ranges are the geometric mean of what they were (Nagel et al.
     2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.1).
     Only ReLU, and no activation, lie between the layers of a chain: ReLU6 would clip elsewhere.
+    With images, it may lie there too, and channels that it clips, or would clip, keep their range.
     Layers whose output something else reads, or that several levels share, are left alone.
 
     Args:
         model: a functional model with batch normalization folded, see `fold_batch_norms`. It is
             not changed.
         rounds: of all pairs of a chain, until the factors settle.
+        images: gives inputs [1, H, W, C] like those the model will see.
 
     Raises:
         EdgeheadsError: see `edgeheads.compression.graph.flatten`.
     """
     flat = laid_open(model)
-    chains = tuple(_chains(flat))
+    chains = tuple(_chains(flat, through_clips=images is not None))
     twin = rewrite(flat, _copy_once())
     names = [name for chain in chains for name in chain]
     before = _median_spread(twin, names)
+    bounds = {} if images is None else _bounds(flat, {one for own in chains for one in own}, images)
     for chain in chains:
-        _settle([twin.get_layer(name) for name in chain], rounds)
+        _settle([twin.get_layer(name) for name in chain], rounds, bounds)
     return Equalization(twin, chains, before, _median_spread(twin, names))
 
 
@@ -97,7 +105,39 @@ def _copy_once() -> Any:
     return visit
 
 
-def _chains(model: keras.Model) -> Iterator[tuple[str, ...]]:
+def _bounds(
+    model: keras.Model, names: set[str], images: Callable[[], Iterable[Array]]
+) -> dict[str, tuple[Array, Array]]:
+    """Return {layer in front of a clipping ReLU: the least and the largest factor by channel}."""
+    clips = {
+        id(call.inputs[0]): float(call.layer.max_value)
+        for call in calls(model)
+        if isinstance(call.layer, keras.layers.ReLU) and call.layer.max_value is not None
+    }
+    seen = {
+        call.layer.name: call.outputs[0]
+        for call in calls(model)
+        if call.layer.name in names and id(call.outputs[0]) in clips
+    }
+    if not seen:
+        return {}
+    computed = keras.Model(model.inputs, seen)
+    peaks: dict[str, Array] = {}
+    for image in images():
+        for name, values in computed(image, training=False).items():
+            array = keras.ops.convert_to_numpy(values)
+            peak = array.reshape(-1, array.shape[-1]).max(axis=0) * _HEADROOM
+            peaks[name] = np.maximum(peaks.get(name, 0.0), peak)
+    found = {}
+    for name, peak in peaks.items():
+        clip = clips[id(seen[name])]
+        free = peak < clip
+        largest = np.where(free, clip / np.maximum(peak, clip / _LARGEST_FACTOR), 1.0)
+        found[name] = np.where(free, 1 / _LARGEST_FACTOR, 1.0), largest
+    return found
+
+
+def _chains(model: keras.Model, *, through_clips: bool) -> Iterator[tuple[str, ...]]:
     """Yield the runs of two layers and more that can be equalized with each other."""
     found = tuple(calls(model))
     times: dict[str, int] = {}
@@ -110,7 +150,7 @@ def _chains(model: keras.Model) -> Iterator[tuple[str, ...]]:
 
     def follower(call: Call) -> Call | None:
         """Return the linear layer that is all that reads a call, activations in between."""
-        while _is_homogeneous(call.layer):
+        while _is_homogeneous(call.layer, through_clips):
             tensor = call.outputs[0]
             after = readers.get(id(tensor), [])
             if id(tensor) in outputs or len(after) != 1 or times[after[0].layer.name] > 1:
@@ -147,15 +187,18 @@ def _is_linear(layer: Any) -> bool:
     return isinstance(layer, _PLAIN)
 
 
-def _is_homogeneous(layer: Any) -> bool:
+def _is_homogeneous(layer: Any, through_clips: bool) -> bool:
     """Whether a positive factor of the input is the same factor of the output."""
     if isinstance(layer, keras.layers.ReLU):
-        return layer.max_value is None and layer.threshold == 0
+        unlimited = through_clips or layer.max_value is None
+        return bool(unlimited and layer.threshold == 0 and layer.negative_slope == 0)
     activation = getattr(layer, "activation", keras.activations.linear)
     return activation in (keras.activations.linear, keras.activations.relu)
 
 
-def _settle(chain: list[keras.layers.Layer], rounds: int) -> None:
+def _settle(
+    chain: list[keras.layers.Layer], rounds: int, bounds: Mapping[str, tuple[Array, Array]]
+) -> None:
     weights = [[np.asarray(one, np.float64) for one in layer.get_weights()] for layer in chain]
     totals = [
         np.ones(_output_ranges(layer, own[0]).size)
@@ -170,8 +213,8 @@ def _settle(chain: list[keras.layers.Layer], rounds: int) -> None:
             factor = np.ones(own.size)
             # r1 / s = r2 s
             factor[alive] = np.sqrt(other[alive] / own[alive])
-            limit = _LARGEST_FACTOR
-            factor = np.clip(totals[index] * factor, 1 / limit, limit) / totals[index]
+            least, largest = bounds.get(first.name, (1 / _LARGEST_FACTOR, _LARGEST_FACTOR))
+            factor = np.clip(totals[index] * factor, least, largest) / totals[index]
             totals[index] = totals[index] * factor
             weights[index] = scale_channels(first, weights[index], factor)
             weights[index + 1] = _scale_inputs(second, weights[index + 1], 1 / factor)

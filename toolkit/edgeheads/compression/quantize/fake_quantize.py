@@ -15,7 +15,7 @@ __all__ = [
     "TIES",
     "FakeQuantize",
     "fake_quantize",
-    "fake_quantize_kernel",
+    "kernel_steps",
 ]
 
 OBSERVERS = ("learned", "moving_average", "fixed")
@@ -52,21 +52,20 @@ def fake_quantize(x: Any, low: Any, high: Any, ties: str = "even") -> Any:
     return _round(steps, ties, _LOWEST + zero) * scale
 
 
-def fake_quantize_kernel(kernel: Any, axes: tuple[int, ...] | None) -> tuple[Any, Any]:
-    """Return a kernel rounded to the 255 values of symmetric int8, and its steps.
+def kernel_steps(kernel: Any, axes: tuple[int, ...] | None) -> Any:
+    """Return what neighbouring values of a kernel differ by in symmetric int8.
 
-    A step is the largest magnitude over 127, as the converter has it; zeros stay zero.
+    It is the largest magnitude over 127, as the converter has it.
 
     Args:
         kernel: the weights.
         axes: over which the weights of one channel lie; None gives the kernel one step.
 
     Returns:
-        The kernel; the steps, [channels], or [1].
+        Of the kernel's rank.
     """
     largest = ops.max(ops.abs(kernel), axis=axes, keepdims=True)
-    scale = ops.stop_gradient(ops.maximum(largest / _KERNEL_STEPS, _SMALLEST))
-    return _round(kernel / scale) * scale, ops.reshape(scale, (-1,))
+    return ops.stop_gradient(ops.maximum(largest / _KERNEL_STEPS, _SMALLEST))
 
 
 def _round(x: Any, ties: str = "even", zero: Any = 0.0) -> Any:
@@ -188,15 +187,17 @@ class _Quantized:
             step: scalar, of the inputs; None, where they are not rounded, leaves the bias as it is.
         """
         kernel = ops.convert_to_tensor(self.kernel)
-        rounded, steps = fake_quantize_kernel(kernel, self._axes if self.per_channel else None)
-        x = self._product(inputs, ops.cast(rounded, inputs.dtype))
+        steps = kernel_steps(kernel, self._axes if self.per_channel else None)
+        # The sums of the file are of integers: so are these, which float32 adds without an error
+        # while they stay below 2 ** 24. Errors would flip values that lie between two steps, and
+        # layers behind make more of each.
+        whole = inputs if step is None else _round(inputs / ops.cast(step, inputs.dtype))
+        x = self._product(whole, ops.cast(_round(kernel / steps), inputs.dtype))
+        size = ops.reshape(steps, (-1,)) * (1.0 if step is None else ops.cast(step, steps.dtype))
         if self.use_bias:
-            bias = ops.convert_to_tensor(self.bias)
-            if step is not None:
-                # The file adds an int32 to sums of products of steps.
-                size = ops.cast(step, bias.dtype) * ops.cast(steps, bias.dtype)
-                bias = _round(bias / size) * size
-            x = x + ops.cast(bias, x.dtype)
+            bias = ops.convert_to_tensor(self.bias) / size
+            x = x + ops.cast(bias if step is None else _round(bias), x.dtype)
+        x = x * ops.cast(size, x.dtype)
         return self.activation(x)
 
     def compute_output_spec(self, inputs: Any, step: Any = None) -> Any:

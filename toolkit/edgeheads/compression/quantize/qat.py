@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import keras
 import numpy as np
 
+from edgeheads.compression.equalization import equalize
 from edgeheads.compression.fold import fold_batch_norms
 from edgeheads.compression.graph import copy_layer, rewrite
 from edgeheads.compression.prune.magnitude import KeepZeros
@@ -34,6 +36,9 @@ OutputsOf = Callable[[keras.Model], Mapping[str, Any]]
 
 # What the file computes as part of the operation in front of it.
 _FUSED = (keras.activations.linear, keras.activations.relu, keras.activations.relu6)
+
+# Images that tell which channels a ReLU6 clips.
+_EQUALIZED_ON = 64
 
 # How the file's kernels round averages; see TIES.
 _TIES = {"RESIZE_BILINEAR": "up", "AVERAGE_POOL_2D": "away"}
@@ -162,6 +167,10 @@ def quantize_aware(
     """
     folded = _with_activations_apart(fold_batch_norms(model))
     _require_stock(folded)
+    if not per_channel:
+        # Steps that fit the largest channel round small ones to zero, and training moves no
+        # weight as far as it would take to bring them back.
+        folded = equalize(folded, images=lambda: islice(images(), _EQUALIZED_ON)).model
     content = float_file(folded)
     graph = FlatGraph(content)
     ranges, groups, fixed = share_ranges(graph, measure_ranges(content, images, calibration))
