@@ -12,12 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from edgeheads.backbones.base import InputScaling
 from edgeheads.bench.latency import compare
 from edgeheads.bundle import Bundle, BundleContent, write_bundle
 from edgeheads.compression.prune.report import PruneReport
 from edgeheads.compression.prune.run import prune_edge_model, save_report
 from edgeheads.compression.quantize.calibration import Images
-from edgeheads.compression.quantize.doctor import DoctorReport, diagnose
+from edgeheads.compression.quantize.doctor import (
+    DoctorReport,
+    diagnose_images,
+    diagnose_model,
+)
 from edgeheads.compression.quantize.inputs import CalibrationInputs, inputs_of_samples
 from edgeheads.compression.quantize.mixed import MixedResult, mixed_precision
 from edgeheads.compression.quantize.qat_run import QatReport, TrainedForInt8, train_for_int8
@@ -143,6 +148,8 @@ def convert(
         data = read_training_data(recipe, task, progress)
     result.skipped = list(data.skipped.reasons)
     result.label_problems = list(data.skipped.problems)
+    chosen = data.samples[: recipe.export.calibration_samples]
+    result.doctor = _examined(recipe, inputs_of_samples(InputScaling(), chosen, data.names))
     baseline = task.baseline(data.samples, data.names)
     held_out = []
     trains_for_int8 = recipe.quantize_aware.steps > 0 and any(
@@ -165,10 +172,11 @@ def convert(
         save_model(edge.model, recipe, result.model_path)
         save_report(result.pruning, folder)
     result.parameters = edge.model.count_params()
-    calibration = inputs_of_samples(
-        edge, data.samples[: recipe.export.calibration_samples], data.names
-    )
-    result.doctor = _examined(edge, recipe, calibration)
+    calibration = inputs_of_samples(edge.scaling, chosen, data.names)
+    # A model trained here has seen just these images.
+    if result.doctor is not None and model_file is not None:
+        result.doctor = diagnose_model(result.doctor, calibration.images, keras_model=edge.model)
+        result.doctor.require_usable()
 
     with watch.stage("evaluate the float model"):
         result.float_scores = score(
@@ -278,20 +286,21 @@ def _require_float_runs(recipe: Recipe, profile: DeviceProfile | None) -> None:
         )
 
 
-def _examined(edge: EdgeModel, recipe: Recipe, inputs: CalibrationInputs) -> DoctorReport | None:
-    """Look at the calibration images, where a file needs some, before anything is converted.
+def _examined(recipe: Recipe, pixels: CalibrationInputs) -> DoctorReport | None:
+    """Look at the calibration images, where a file needs some, before anything is trained.
 
-    Without ranges of two halves, which would take as long as the calibration itself:
-    `edgeheads quantize --doctor` measures these.
+    What a model computes of them is looked at once there is one, without ranges of two halves,
+    which would take as long as the calibration itself: `edgeheads quantize --doctor` measures
+    these.
     """
     if not any(get_scheme(name).calibrated for name in recipe.export.precisions):
         return None
-    report = diagnose(
-        inputs.images,
-        (1, *edge.model.inputs[0].shape[1:]),
-        expected=inputs.expected,
-        labels=inputs.labels,
-        classes=inputs.classes,
+    report = diagnose_images(
+        pixels.images,
+        (1, *recipe.input_size, 3),
+        expected=pixels.expected,
+        labels=pixels.labels,
+        classes=pixels.classes,
     )
     report.require_usable()
     return report

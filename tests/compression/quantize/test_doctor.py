@@ -15,6 +15,8 @@ pytest.importorskip("tensorflow")
 from edgeheads.compression.quantize.doctor import (  # noqa: E402
     DoctorReport,
     diagnose,
+    diagnose_images,
+    diagnose_model,
     expected_range,
     range_spreads,
 )
@@ -72,6 +74,20 @@ def test_sets_that_cannot_be_used(images: list[np.ndarray], check: str, words: s
     with pytest.raises(EdgeheadsError, match=r"^calibration images, .*; "):
         report.require_usable()
     assert re.search(words, found.text), found.text
+
+
+def test_what_a_model_computes_is_looked_at_once_there_is_one(doubling: bytes) -> None:
+    """In two steps as in one; and not at all of images that cannot be used."""
+    images = [np.full(_SHAPE, 0.5, np.float32), *_pictures(40)]
+    report = diagnose_images(lambda: images, _SHAPE)
+    assert (report.images, report.telling, report.spreads) == (41, 40, {})
+    both = diagnose_model(report, lambda: images, float_model=doubling)
+    assert both == diagnose(lambda: images, _SHAPE, float_model=doubling)
+    assert {one.check for one in both.findings} - {one.check for one in report.findings} == {
+        "two halves"
+    }
+    broken = diagnose_images(lambda: images[:1], _SHAPE)
+    assert diagnose_model(broken, lambda: images[:1], float_model=doubling) is broken
 
 
 def test_few_constant_and_repeated_images_are_warned_of() -> None:

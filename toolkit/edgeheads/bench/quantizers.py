@@ -147,7 +147,8 @@ def compare_quantizers(
             edge = train(recipe, task, data, Path(name), progress)
         else:
             edge = load(model_path(run), recipe, task, data.names)
-        inputs = list(inputs_of_samples(edge, data.samples[:images], data.names).images())
+        chosen = data.samples[:images]
+        inputs = list(inputs_of_samples(edge.scaling, chosen, data.names).images())
         files, refused = _files(_makers(edge, inputs, calibrations), Path(name))
         with progress.step("Scoring", len(files)) as step:
             samples = _test_samples(recipe, task, held_out)

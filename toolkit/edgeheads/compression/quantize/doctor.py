@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -21,7 +21,15 @@ from edgeheads.errors import EdgeheadsError
 from edgeheads.export.flatgraph import FlatGraph
 from edgeheads.tasks.base import Array
 
-__all__ = ["DoctorReport", "Finding", "diagnose", "expected_range", "range_spreads"]
+__all__ = [
+    "DoctorReport",
+    "Finding",
+    "diagnose",
+    "diagnose_images",
+    "diagnose_model",
+    "expected_range",
+    "range_spreads",
+]
 
 Severity = Literal["error", "warning", "note"]
 
@@ -69,12 +77,14 @@ class DoctorReport:
     Attributes:
         images: so many.
         findings: errors first.
+        telling: different ones of more than one colour.
         spreads: {activation: by what share of its width its range differs between two disjoint
             halves of the images}; empty where errors kept them from being measured.
     """
 
     images: int
     findings: tuple[Finding, ...]
+    telling: int = 0
     spreads: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -113,14 +123,64 @@ def diagnose(
 ) -> DoctorReport:
     """Look at calibration images, and at what a model computes of them.
 
+    Args:
+        images: calibration inputs, as the model takes them; the same ones at every call.
+        shape: see `diagnose_images`, as all up to `classes`.
+        expected: see there.
+        labels: see there.
+        classes: see there.
+        float_model: see `diagnose_model`, as the rest.
+        keras_model: see there.
+        method: see there.
+
+    Raises:
+        EdgeheadsError: an unknown method, or a model that computes NaN of sound images.
+    """
+    report = diagnose_images(images, shape, expected=expected, labels=labels, classes=classes)
+    return diagnose_model(
+        report, images, float_model=float_model, keras_model=keras_model, method=method
+    )
+
+
+def diagnose_images(
+    images: Images,
+    shape: tuple[int, ...],
+    *,
+    expected: tuple[float, float] | None = None,
+    labels: Iterable[Iterable[int]] | None = None,
+    classes: Sequence[str] = (),
+) -> DoctorReport:
+    """Look at calibration images alone, which needs no model.
+
     Memory holds one image, and a hash of each.
 
     Args:
-        images: calibration inputs, as the model takes them; the same ones at every call.
+        images: calibration inputs, or the pixels they are made of.
         shape: [1, H, W, C] that each must have.
         expected: (low, high) of the inputs the model was trained with; None: unknown.
         labels: of each image, the classes it shows; None: unknown.
         classes: what their numbers stand for.
+    """
+    seen = _look(images(), shape)
+    findings = [*_sound(seen, shape), *_normalisation(seen, expected)]
+    if labels is not None:
+        findings.append(_coverage(labels, classes))
+    return DoctorReport(seen.count, _sorted(findings), telling=seen.telling)
+
+
+def diagnose_model(
+    report: DoctorReport,
+    images: Images,
+    *,
+    float_model: bytes | None = None,
+    keras_model: Any = None,
+    method: str = DEFAULT_CALIBRATION,
+) -> DoctorReport:
+    """Return the report with what a model computes of the images; as it is where it has errors.
+
+    Args:
+        report: of `diagnose_images`, of the same images.
+        images: calibration inputs, as the model takes them; the same ones at every call.
         float_model: the float32 .tflite file, to measure ranges on two halves; None: do not.
         keras_model: compare with the statistics of training in its first batch normalization.
         method: how ranges are measured; a name from CALIBRATIONS.
@@ -128,20 +188,21 @@ def diagnose(
     Raises:
         EdgeheadsError: an unknown method, or a model that computes NaN of sound images.
     """
-    seen = _look(images(), shape)
-    findings = [*_sound(seen, shape), *_normalisation(seen, expected)]
-    if labels is not None:
-        findings.append(_coverage(labels, classes))
+    if report.errors:
+        return report
+    findings = list(report.findings)
     spreads: dict[str, float] = {}
-    if not any(one.severity == "error" for one in findings):
-        if keras_model is not None:
-            findings += _remembered(keras_model, images)
-        if float_model is not None and seen.telling >= 2:
-            spreads = range_spreads(float_model, lambda: _telling(images()), method)
-            findings.append(_spread(spreads, seen.count))
+    if keras_model is not None:
+        findings += _remembered(keras_model, images)
+    if float_model is not None and report.telling >= 2:
+        spreads = range_spreads(float_model, lambda: _telling(images()), method)
+        findings.append(_spread(spreads, report.images))
+    return replace(report, findings=_sorted(findings), spreads=spreads)
+
+
+def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     rank = {"error": 0, "warning": 1, "note": 2}
-    findings.sort(key=lambda one: rank[one.severity])
-    return DoctorReport(seen.count, tuple(findings), spreads)
+    return tuple(sorted(findings, key=lambda one: rank[one.severity]))
 
 
 @dataclass
@@ -153,7 +214,6 @@ class _Seen:
     not_finite: list[int] = field(default_factory=list)
     constant: list[int] = field(default_factory=list)
     hashes: Counter[bytes] = field(default_factory=Counter)
-    # Different ones that are of more than one colour.
     telling: int = 0
 
 

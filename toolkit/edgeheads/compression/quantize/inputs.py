@@ -19,7 +19,6 @@ from edgeheads.tasks.base import Array
 
 if TYPE_CHECKING:
     from edgeheads.data.sample import LabelNames, Sample
-    from edgeheads.edge_model import EdgeModel
 
 __all__ = ["SCALINGS", "CalibrationInputs", "inputs_of_samples", "read_inputs", "scaled_range"]
 
@@ -61,22 +60,22 @@ def scaled_range(scaling: InputScaling) -> tuple[float, float]:
 
 
 def inputs_of_samples(
-    edge: EdgeModel, samples: Sequence[Sample], names: LabelNames
+    scaling: InputScaling, samples: Sequence[Sample], names: LabelNames
 ) -> CalibrationInputs:
-    """Return labelled samples of the model's size as its calibration inputs.
+    """Return labelled samples of a model's size as its calibration inputs.
 
     Args:
-        edge: the model.
+        scaling: how pixels become the model's inputs.
         samples: as many as are to be used.
         names: what the numbers in their labels stand for.
     """
 
     def images() -> Iterator[Array]:
         for sample in samples:
-            yield edge.scaled([sample.image])
+            yield scale_pixels(sample.image, scaling.scale, scaling.offset)[None]
 
     classes, labels = _labels(samples, names)
-    return CalibrationInputs(images, len(samples), scaled_range(edge.scaling), labels, classes)
+    return CalibrationInputs(images, len(samples), scaled_range(scaling), labels, classes)
 
 
 def _labels(

@@ -291,7 +291,7 @@ class _Prepared:
         data = read_training_data(recipe, task, progress)
         edge = load(path, recipe, task, data.names)
         chosen = data.samples[: options.samples]
-        inputs = inputs_of_samples(edge, chosen, data.names)
+        inputs = inputs_of_samples(edge.scaling, chosen, data.names)
         held_out = held_out_samples(recipe, task, data.samples, len(chosen)) if with_metric else []
         graph = edge.model.inputs[0], edge.outputs
         return cls(edge.model, graph, inputs, edge, task, tuple(held_out))
