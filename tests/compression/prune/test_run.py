@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
 from conftest import QUICK_BENCH, tiny_recipe  # noqa: E402
-from edgeheads.cli.prune_report import notes  # noqa: E402
+from edgeheads.cli.prune_report import notes, print_report  # noqa: E402
 from edgeheads.compression.macs import count_macs  # noqa: E402
 from edgeheads.compression.prune.alone import LabelledArrays, prune_alone  # noqa: E402
-from edgeheads.compression.prune.report import PruneReport, Stage  # noqa: E402
+from edgeheads.compression.prune.report import PruneReport, Stage, measure_files  # noqa: E402
 from edgeheads.compression.prune.run import prune_with_recipe  # noqa: E402
 from edgeheads.compression.prune.sparsity import FileSize, layer_sparsity  # noqa: E402
 from edgeheads.convert import convert  # noqa: E402
@@ -158,3 +159,38 @@ def test_the_report_says_so_where_nothing_was_bought() -> None:
     assert lines[1] == ("Pruning bought no milliseconds as int8: p50 is 0.99x of the original's")
     stages[1].ratio["int8"] = 0.6
     assert len(notes(PruneReport("macs=0.5", stages), None)) == 1
+
+
+def test_made_up_timings_through_the_whole_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = {"float32": (2.0, 1.98), "int8": (1.0, 0.6)}
+
+    def compare(session: Any, paths: dict[str, Path], settings: Any) -> dict[str, Any]:
+        precision = next(iter(paths.values())).name.split("-")[0]
+        first = times[precision][0]
+        return {
+            name: {
+                "latency_ms": {"p50": p50},
+                "ratio_to_first": p50 / first,
+                "unstable": precision == "int8",
+                "repeats": [{"runtime": {"name": "LiteRT", "version": "2.0"}}],
+            }
+            for name, p50 in zip(paths, times[precision], strict=True)
+        }
+
+    monkeypatch.setattr("edgeheads.compression.prune.report.compare", compare)
+    model = classifier()
+    report = PruneReport("macs=0.9")
+    stages = [(Stage.of(title, model), model) for title in ("original", "round 1, pruned")]
+    report.stages = [stage for stage, _ in stages]
+    session = SimpleNamespace(profile=SimpleNamespace(name="a board"))
+    measure_files(report, stages, tuple(times), lambda *_: b"file", session)  # type: ignore[arg-type]
+    assert report.bought_nothing() == ["float32"]
+    assert stages[1][0].ratio == {"float32": 0.99, "int8": 0.6}
+    print_report(report, None)
+    said = capsys.readouterr().out
+    assert "Pruning, macs=0.9, timed on a board" in " ".join(said.split())
+    assert "Pruning bought no milliseconds as float32: p50 is 0.99x of the original's\n" in said
+    assert "no milliseconds as int8" not in said
+    assert "p50 varied between rounds (int8)" in said
