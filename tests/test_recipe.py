@@ -59,7 +59,8 @@ def test_every_field_survives_yaml_with_no_default_left(tmp_path: Path) -> None:
                        validations: 3, patience: 2, task_weights: {depth: 1e-1}}
             prune: {target: latency=0.6, importance: l1, normalization: max, scope: layer,
               multiple: 4, min_fraction: 0.3, precision: int8, gradient_batches: 2, rounds: 3,
-              recover_steps: 5, recover_rate: 0.1, sparsity: 0.5, pattern: "2:4"}
+              recover_steps: 5, recover_rate: 0.1, distill: 0.25, sparsity: 0.5,
+              pattern: "2:4"}
             quantize_aware: {steps: 5, rate: 0.25, observer: moving_average}
             export: {precisions: [float16], calibration_samples: 11, max_drop: 0.25,
                      calibration: percentile, fast_for: xnnpack}
