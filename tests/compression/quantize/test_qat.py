@@ -238,6 +238,11 @@ def test_zeros_stay_zeros() -> None:
     assert np.all(after.get_layer("maps").get_weights()[0][..., ::2, :] == 0)
     [maps] = [one for one in layer_sparsity(after) if one.name == "maps"]
     assert (maps.weights, maps.zeros) == (64, 32)
+    graph = FlatGraph(aware.to_tflite())
+    kernels = [int(one.inputs[1]) for one in graph.operations if graph.kind(one) == "CONV_2D"]
+    [stored] = [graph.constant(one) for one in kernels if graph.shape(one) == (4, 1, 1, 16)]
+    assert np.all(stored[..., ::2] == 0)
+    assert np.count_nonzero(stored[..., 1::2]) > 0
 
 
 def test_a_layer_that_levels_share_stays_one() -> None:
@@ -275,3 +280,23 @@ def test_the_worse_of_two_files_is_not_kept() -> None:
     assert (choice.quantize_aware, choice.before, choice.after) == (False, 0.7, 0.6)
     kernel = aware.folded.get_layer("maps").get_weights()[0]
     assert np.array_equal(aware.model.get_layer("maps").get_weights()[0], kernel)
+
+
+def test_a_training_that_diverged_gives_the_float_weights_back() -> None:
+    aware = quantize_aware(_small(), _images)
+    for layer in (aware.model.get_layer("maps"), aware.model.get_layer("round_0")):
+        layer.set_weights([np.full_like(one, np.nan) for one in layer.get_weights()])
+    with pytest.raises(
+        EdgeheadsError, match=r"diverged: its weights hold NaN.*lower learning rate"
+    ):
+        aware.to_tflite()
+    choice = choose(aware, lambda content: 0.5)
+    assert (choice.quantize_aware, choice.before) == (False, 0.5)
+    assert np.isnan(choice.after)
+    assert aware.finite
+    assert FlatGraph(choice.content).dtype(FlatGraph(choice.content).inputs[0]) == "int8"
+
+
+def test_images_of_nan_are_refused() -> None:
+    with pytest.raises(EdgeheadsError, match="calibration image 0 must be finite"):
+        quantize_aware(_small(), lambda: iter([np.full((1, _SIDE, _SIDE, 3), np.nan, np.float32)]))

@@ -25,6 +25,21 @@ def test_the_report_says_what_was_kept() -> None:
     assert "quantized as it was" in str(_report(qat=0.6, kept=False))
 
 
+def test_the_report_says_that_training_diverged() -> None:
+    text = str(_report(qat=None, kept=False))
+    assert "int8 after it diverged: no better, so the float model is quantized as it was" in text
+    assert text.endswith("lower quantize_aware.rate")
+
+
+def test_the_report_names_what_training_did_not_round() -> None:
+    report = _report(unrounded=("up", "mix"), per_channel=False)
+    assert "5 steps, one scale for each kernel: top-1" in str(report)
+    assert str(report).endswith(
+        "layers up, mix have weights that training left unrounded and the file rounds"
+    )
+    assert report.as_json()["unrounded"] == ("up", "mix")
+
+
 def test_mixed_precision_and_training_for_int8_exclude_each_other(tmp_path: Path) -> None:
     recipe = tiny_recipe(**{"quantize_aware.steps": 2, "export.max_drop": 0.5})
     with pytest.raises(EdgeheadsError, match=r"quantize_aware\.steps, received 2.*choose one"):
@@ -51,4 +66,22 @@ def test_convert_trains_for_int8_and_keeps_the_better_file(tmp_path: Path) -> No
     assert (tmp_path / "run" / "quantize_aware.keras").exists() == report.kept
     assert (tmp_path / "run" / "model.keras").is_file()
     assert [one for one in result.checks["int8"] if not one.passed] == []
+    assert (result.bundles["int8"].folder / "quantize_aware.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_leaves_the_float_model(tmp_path: Path) -> None:
+    recipe = tiny_recipe(
+        **{
+            "quantize_aware.steps": 6,
+            "quantize_aware.rate": 1e30,
+            "training.steps": 2,
+            "export.precisions": ["int8"],
+        }
+    )
+    result = convert(recipe, tmp_path / "run", bench_settings=QUICK_BENCH)
+    report = result.aware
+    assert report is not None
+    assert (report.qat, report.kept) == (None, False)
+    assert not (tmp_path / "run" / "quantize_aware.keras").exists()
     assert (result.bundles["int8"].folder / "quantize_aware.json").is_file()

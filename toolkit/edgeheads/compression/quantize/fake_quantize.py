@@ -120,6 +120,12 @@ class FakeQuantize(keras.layers.Layer):
             setattr(self, f"{name}_end", variable)
         self.built = True
 
+    def reset(self) -> None:
+        """Go back to the range that the layer was made with."""
+        learned = self.observer == "learned"
+        self.low_end.assign(0.0 if learned else self.low)
+        self.high_end.assign(0.0 if learned else self.high)
+
     def range(self) -> tuple[Any, Any]:
         """Return the ends of the range as they are now."""
         if self.observer != "learned":

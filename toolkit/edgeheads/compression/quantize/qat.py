@@ -85,7 +85,9 @@ class QuantizeAware:
         return twin
 
     def restore(self) -> None:
-        """Give the model the weights that it began with; ranges stay as they are."""
+        """Give the model the weights and ranges that it began with."""
+        for name in set(self.rounds.values()):
+            self.model.get_layer(name).reset()
         for layer in self.folded.layers:
             if layer.weights:
                 self.model.get_layer(layer.name).set_weights(layer.get_weights())

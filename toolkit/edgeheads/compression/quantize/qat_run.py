@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from edgeheads.compression.graph import calls
 from edgeheads.compression.prune.magnitude import KeepZeros, MagnitudePruning
 from edgeheads.compression.quantize.qat import QuantizeAware, quantize_aware
 from edgeheads.compression.sensitivity.held_out import HeldOut
 from edgeheads.data.sample import Sample
 from edgeheads.edge_model import EdgeModel, layer_prefix
+from edgeheads.errors import EdgeheadsError
 from edgeheads.export.compact import compact
 from edgeheads.export.tflite import convert_to_tflite
 from edgeheads.progress import Progress, SilentProgress
@@ -35,7 +38,7 @@ class QatReport:
         observer: how the ranges went on.
         float32: the metric of the Keras model before.
         ptq: of its int8 file, quantized after training.
-        qat: of the int8 file of quantization-aware training.
+        qat: of the int8 file of quantization-aware training; None where it diverged.
         kept: whether that was better, so that it is what the Bundle holds.
         per_channel: whether each channel of a kernel has a scale of its own in these files.
         unrounded: layers with weights that the file rounds and training did not.
@@ -47,7 +50,7 @@ class QatReport:
     observer: str
     float32: float
     ptq: float
-    qat: float
+    qat: float | None
     kept: bool
     per_channel: bool = True
     unrounded: tuple[str, ...] = ()
@@ -57,12 +60,18 @@ class QatReport:
         return asdict(self)
 
     def __str__(self) -> str:
-        end = "kept" if self.kept else "no better, so the float model is quantized as it was"
         weights = "" if self.per_channel else ", one scale for each kernel"
+        after = "diverged" if self.qat is None else f"{self.qat:.4f}"
+        if self.kept:
+            end = "kept"
+        else:
+            end = "no better, so the float model is quantized as it was"
+            if self.qat is None:
+                end += "; lower quantize_aware.rate"
         text = (
             f"Quantization-aware training, {self.steps} steps{weights}: {self.metric} on "
             f"{self.samples} samples held out of training: float32 {self.float32:.4f}, int8 "
-            f"{self.ptq:.4f}, int8 after it {self.qat:.4f}: {end}"
+            f"{self.ptq:.4f}, int8 after it {after}: {end}"
         )
         if self.unrounded:
             text += (
@@ -121,7 +130,7 @@ def train_for_int8(
         per_channel: give each channel of the weights a scale of its own.
 
     Raises:
-        EdgeheadsError: custom layers, or a training that diverges.
+        EdgeheadsError: custom layers, or data that cannot be trained on.
     """
     section = recipe.quantize_aware
     calibration = data.samples[: recipe.export.calibration_samples]
@@ -143,7 +152,15 @@ def train_for_int8(
     training.pruning = _ZerosStay(aware.model)
     # What decides between the files may not choose the weights of one of them.
     training.validator = None
-    training.run(progress or SilentProgress())
+    try:
+        training.run(progress or SilentProgress())
+    except EdgeheadsError:
+        # The float model is there, and is what a training that fails leaves.
+        if all(np.isfinite(training.history.losses)):
+            raise
+        diverged = True
+    else:
+        diverged = not aware.finite
 
     scores = HeldOut(edge, task, held_out, session)
     plain = convert_to_tflite(
@@ -154,7 +171,8 @@ def train_for_int8(
         calibration=recipe.export.calibration,
         per_channel=per_channel,
     )
-    ptq, qat = scores.value_of(plain), scores.value_of(_file(aware, task, "int8"))
+    ptq = scores.value_of(plain)
+    qat = None if diverged else scores.value_of(_file(aware, task, "int8"))
     report = QatReport(
         scores.metric.title,
         len(held_out),
@@ -163,7 +181,7 @@ def train_for_int8(
         scores.reference,
         ptq,
         qat,
-        kept=scores.metric.drop(ptq, qat) < 0,
+        kept=qat is not None and scores.metric.drop(ptq, qat) < 0,
         per_channel=per_channel,
         unrounded=aware.unrounded,
     )
