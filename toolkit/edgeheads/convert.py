@@ -17,6 +17,7 @@ from edgeheads.bench.latency import compare
 from edgeheads.bundle import Bundle, BundleContent, write_bundle
 from edgeheads.compression.prune.report import PruneReport
 from edgeheads.compression.prune.run import prune_edge_model, save_report
+from edgeheads.compression.quantize.bare_data import read_bare_data
 from edgeheads.compression.quantize.calibration import Images
 from edgeheads.compression.quantize.doctor import (
     DoctorReport,
@@ -43,8 +44,10 @@ from edgeheads.progress import Progress, SilentProgress
 from edgeheads.recipe import Recipe, recipe_to_yaml
 from edgeheads.runtime import BenchSettings, DeviceSession
 from edgeheads.tasks import get_task
+from edgeheads.tasks.base import Task
 from edgeheads.train import (
     Stopwatch,
+    TrainingData,
     model_path,
     prepare_folder,
     read_training_data,
@@ -144,18 +147,20 @@ def convert(
     # The test samples are opened first: a test split that cannot be had should not cost a
     # training run.
     test = open_source(recipe.values()["data"], "test", size=recipe.input_size, seed=recipe.seed)
+    trains_for_int8 = recipe.quantize_aware.steps > 0 and any(
+        map(_rounds, recipe.export.precisions)
+    )
+    prunes = recipe.prune.target is not None and (model_file is None or prune_given)
+    scores = recipe.export.max_drop is not None or trains_for_int8
     with watch.stage("read the data"):
-        data = read_training_data(recipe, task, progress)
+        whole = model_file is None or prunes or scores
+        data, baseline = _read_data(recipe, task, whole, progress)
     result.skipped = list(data.skipped.reasons)
     result.label_problems = list(data.skipped.problems)
     chosen = data.samples[: recipe.export.calibration_samples]
     result.doctor = _examined(recipe, inputs_of_samples(InputScaling(), chosen, data.names))
-    baseline = task.baseline(data.samples, data.names)
     held_out = []
-    trains_for_int8 = recipe.quantize_aware.steps > 0 and any(
-        map(_rounds, recipe.export.precisions)
-    )
-    if recipe.export.max_drop is not None or trains_for_int8:
+    if scores:
         held_out = held_out_samples(recipe, task, data.samples, _HELD_OUT)
     if model_file is None:
         with watch.stage("train"):
@@ -163,7 +168,7 @@ def convert(
     else:
         edge = load(model_file, recipe, task, data.names)
         result.model_path = model_file
-    if recipe.prune.target is not None and (model_file is None or prune_given):
+    if prunes:
         with watch.stage("prune and recover"), DeviceSession(profile) as session:
             edge, result.pruning = prune_edge_model(
                 edge, recipe, task, data, test, session, bench_settings, progress
@@ -284,6 +289,16 @@ def _require_float_runs(recipe: Recipe, profile: DeviceProfile | None) -> None:
             f"{', '.join(runs)} alone; leave export.max_drop (--mixed) out, or choose another "
             "device"
         )
+
+
+def _read_data(
+    recipe: Recipe, task: Task, whole: bool, progress: Progress
+) -> tuple[TrainingData, dict[str, Any]]:
+    """Return the training samples, or what a conversion alone needs of them, and the baseline."""
+    if not whole:
+        return read_bare_data(recipe, task, _GOLDEN_IMAGES, progress)
+    data = read_training_data(recipe, task, progress)
+    return data, task.baseline(data.samples, data.names)
 
 
 def _examined(recipe: Recipe, pixels: CalibrationInputs) -> DoctorReport | None:

@@ -47,6 +47,7 @@ __all__ = [
     "TrainResult",
     "TrainingData",
     "model_path",
+    "open_training_data",
     "prepare_folder",
     "prepare_training",
     "read_training_data",
@@ -171,16 +172,32 @@ def read_training_data(recipe: Recipe, task: Task, progress: Progress) -> Traini
     Raises:
         EdgeheadsError: see `open_source` and `read_samples`.
     """
+    skipped = Skipped()
+    names, samples = open_training_data(recipe, task, skipped, progress)
+    return TrainingData(list(samples), names, skipped)
+
+
+def open_training_data(
+    recipe: Recipe, task: Task, skipped: Skipped, progress: Progress
+) -> tuple[LabelNames, Iterator[Sample]]:
+    """Return the names of the labels, and the samples of `read_training_data` one by one.
+
+    `skipped` is told of what is left out as it is come by.
+
+    Raises:
+        EdgeheadsError: see `open_source`; see `read_samples` for the samples.
+    """
     data = recipe.values()["data"]
     source = open_source(data, "train", size=recipe.input_size, seed=recipe.seed)
     title = "Rendering scenes" if recipe.data.source in RENDERED else "Reading images"
-    skipped = Skipped()
-    samples = []
-    with progress.step(title, len(source)) as step:
-        for sample in read_samples(source, task.check, skipped, strict=recipe.data.strict):
-            samples.append(resize_sample(sample, recipe.input_size))
-            step.advance()
-    return TrainingData(samples, source.names, skipped)
+
+    def samples() -> Iterator[Sample]:
+        with progress.step(title, len(source)) as step:
+            for sample in read_samples(source, task.check, skipped, strict=recipe.data.strict):
+                step.advance()
+                yield resize_sample(sample, recipe.input_size)
+
+    return source.names, samples()
 
 
 def train(
