@@ -54,7 +54,7 @@ class Row:
         model: the recipe's name, or the run's folder's.
         quantizer: who made it: "edgeheads METHOD", "plain converter" or "ai-edge-quantizer".
         metric: what the drop is of.
-        reference: the Keras model's.
+        reference: the float32 file's.
         samples: held out, and scored.
         drop: by how much the file's is worse; in the metric's unit or share.
         spread: the standard error of the drop, from eight disjoint parts of the samples; None:
@@ -163,7 +163,7 @@ def compare_quantizers(
                 recipe.name if run is None else run.name,
                 "",
                 scorer.whole.metric.title,
-                scorer.whole.reference,
+                scorer.references[0],
                 len(samples),
             )
             rows = {}
@@ -198,12 +198,11 @@ def _test_samples(recipe: Recipe, task: Any, count: int) -> list[Any]:
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Scores files on all samples and on parts of them, against the float file's outputs."""
+    """Scores files on all samples and on parts of them; each file computes them once."""
 
     whole: Any
-    parts: tuple[Any, ...]
-    few: Any
     exact: Mapping[str, Array]
+    references: tuple[float, ...]
 
     @classmethod
     def of(
@@ -211,30 +210,50 @@ class _Scorer:
     ) -> _Scorer:
         from edgeheads.compression.sensitivity.held_out import HeldOut
 
-        enough = len(samples) >= _PARTS * _LEAST_IN_PART
-        few = HeldOut(edge, task, samples[:_COMPARED], session)
-        return cls(
-            HeldOut(edge, task, samples, session),
-            tuple(
-                HeldOut(edge, task, samples[first::_PARTS], session)
-                for first in (range(_PARTS) if enough else ())
-            ),
-            few,
-            few.outputs_of(float_model),
-        )
+        whole = HeldOut(edge, task, samples, session)
+        exact = whole.outputs_of(float_model)
+        return cls(whole, exact, tuple(_part_values(whole, exact)))
 
     def scored(self, row: Row, content: bytes) -> Row:
         from edgeheads.compression.sensitivity.errors import sqnr
 
-        drops = [part.drop_of(content) for part in self.parts]
-        found = self.few.outputs_of(content)
+        metric = self.whole.metric
+        found = self.whole.outputs_of(content)
+        value, *parts = _part_values(self.whole, found)
+        drops = [
+            metric.drop(exact, part) for exact, part in zip(self.references[1:], parts, strict=True)
+        ]
         return replace(
             row,
-            drop=self.whole.drop_of(content),
+            drop=metric.drop(self.references[0], value),
             spread=float(np.std(drops, ddof=1)) / math.sqrt(_PARTS) if drops else None,
-            sqnr_db=min(sqnr(array, found[name]) for name, array in self.exact.items()),
+            sqnr_db=min(
+                sqnr(array[:_COMPARED], found[name][:_COMPARED])
+                for name, array in self.exact.items()
+            ),
             size_bytes=len(content),
         )
+
+
+def _part_values(held_out: Any, outputs: Mapping[str, Array]) -> list[float]:
+    """Return the metric of all samples, then of each part where there are enough."""
+    task, samples = held_out.task, held_out.samples
+    decoding = held_out.edge.decoding
+    predictions = [
+        task.decode({name: array[i : i + 1] for name, array in outputs.items()}, decoding)
+        for i in range(len(samples))
+    ]
+    enough = len(samples) >= _PARTS * _LEAST_IN_PART
+    values = []
+    for rows in (
+        slice(None),
+        *(slice(first, None, _PARTS) for first in (range(_PARTS) if enough else ())),
+    ):
+        evaluator = task.evaluator(decoding)
+        for prediction, sample in zip(predictions[rows], samples[rows], strict=True):
+            evaluator.update(prediction, sample)
+        values.append(float(evaluator.result()["metrics"][held_out.metric.name]))
+    return values
 
 
 def _makers(
@@ -333,7 +352,7 @@ def quantizers(
             "model",
             "quantizer",
             "metric",
-            "Keras",
+            "float32",
             "of",
             "drop",
             "SQNR dB",
