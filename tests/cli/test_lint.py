@@ -139,3 +139,29 @@ def test_a_tflite_file_needs_a_device(tiny_models: TinyModels) -> None:
     done = run("lint", tiny_models.int8, "--fix", "x.keras")
     assert done.returncode == 2
     assert "--fix rewrites a .keras or .h5 file" in done.stderr
+
+
+def test_the_metric_needs_a_rewrite_and_a_recipe(swish: Path, tmp_path: Path) -> None:
+    done = run("lint", swish, "--metric")
+    assert done.returncode == 2
+    assert "--metric compares MODEL with what --fix makes of it: add --fix" in done.stderr
+    done = run("lint", swish, "--metric", "--fix", tmp_path / "fixed.keras")
+    assert done.returncode == 2
+    assert f"there is no {swish.parent / 'recipe.yaml'}; give the folder of" in done.stderr
+    assert not (tmp_path / "fixed.keras").exists()
+
+
+@pytest.mark.slow
+def test_a_run_is_scored_and_timed_before_and_after(tmp_path: Path) -> None:
+    trained = run("train", "--recipe", Path(__file__).parent / "tiny.yaml", "--out", tmp_path / "r")
+    assert trained.returncode == 0, trained.stderr
+    fixed = tmp_path / "fixed.keras"
+    done = run("lint", tmp_path / "r", "--fix", fixed, "--metric", "--fail-on", "never", "--json")
+    assert done.returncode == 0, done.stderr
+    effect = json.loads(done.stdout)["effect"]
+    assert effect["metric"] == "abs_rel"
+    # Folding changes no value that int8 tells apart: the converter folds, too.
+    assert effect["after"]["value"] == pytest.approx(effect["before"]["value"], rel=0.05)
+    assert effect["before"]["ratio"] == 1
+    assert effect["after"]["p50_ms"] > 0
+    assert fixed.is_file()

@@ -207,7 +207,7 @@ def convert(
                     held_out,
                     session,
                     progress,
-                    per_channel=_per_channel(profile),
+                    per_channel=(profile or DeviceProfile()).quantization.per_channel,
                 )
                 result.aware = aware.report
                 if aware.report.kept:
@@ -260,11 +260,6 @@ def bench_bundles(
 def _rounds(precision: str) -> bool:
     """Tell whether a precision has the activations that quantization-aware training rounds."""
     return get_scheme(precision).activations == "int8"
-
-
-def _per_channel(profile: DeviceProfile | None) -> bool:
-    """Tell whether each channel of the weights gets a scale of its own."""
-    return profile is None or profile.quantization.weights != "per-tensor"
 
 
 def _require_float_runs(recipe: Recipe, profile: DeviceProfile | None) -> None:
@@ -340,7 +335,7 @@ def _file(
                 precision,
                 images,
                 calibration=recipe.export.calibration,
-                per_channel=_per_channel(profile),
+                per_channel=(profile or DeviceProfile()).quantization.per_channel,
                 speed=named_speed(recipe.export.fast_for),
             )
             return content, None
@@ -350,7 +345,7 @@ def _file(
             scorer.drop_of,
             scorer.budget(recipe.export.max_drop),
             calibration=recipe.export.calibration,
-            per_channel=_per_channel(profile),
+            per_channel=(profile or DeviceProfile()).quantization.per_channel,
         )
         return compact(mixed.content), mixed
 

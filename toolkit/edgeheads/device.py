@@ -64,6 +64,11 @@ class Quantization:
         for name in self.io_types:
             _require_choice("quantization.io_types", name, ("float32", "int8", "uint8", "int16"))
 
+    @property
+    def per_channel(self) -> bool:
+        """Whether each channel of the weights gets a scale of its own."""
+        return self.weights != "per-tensor"
+
 
 @dataclass(frozen=True)
 class Memory:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeheads.cli.console import print_json, terminal_progress
+from edgeheads.cli.console import print_json, print_table, terminal_progress
 from edgeheads.cli.options import json_option
 from edgeheads.cli.recipe_options import load_pipeline
 from edgeheads.compression.lint.finding import Finding, count_severities
@@ -17,7 +17,9 @@ from edgeheads.device import load_device
 from edgeheads.errors import CheckFailedError, EdgeheadsError
 
 if TYPE_CHECKING:
+    from edgeheads.compression.lint.effect import Effect
     from edgeheads.compression.lint.fix import FixResult
+    from edgeheads.recipe import Recipe
 
 # The severities that fail, by the value of --fail-on.
 _FAILING = {"error": ("error",), "warning": ("error", "warning"), "never": ()}
@@ -34,6 +36,12 @@ _FAILING = {"error": ("error",), "warning": ("error", "warning"), "never": ()}
     help="Write a model that computes the same, with what can be rewritten safely rewritten.",
 )
 @click.option(
+    "--metric",
+    "with_metric",
+    is_flag=True,
+    help="With --fix: score and time the int8 file before and after; needs the run's recipe.",
+)
+@click.option(
     "--fail-on",
     type=click.Choice(list(_FAILING)),
     default="error",
@@ -41,14 +49,24 @@ _FAILING = {"error": ("error",), "warning": ("error", "warning"), "never": ()}
     help="Leave with exit code 1 if there is one; with --fix, if one is left.",
 )
 @json_option
-def lint(model: Path, device: str | None, fix_to: Path | None, fail_on: str, as_json: bool) -> None:
+def lint(
+    model: Path,
+    device: str | None,
+    fix_to: Path | None,
+    with_metric: bool,
+    fail_on: str,
+    as_json: bool,
+) -> None:
     """Show what in MODEL is hostile to int8 or to a device, why, and what to use instead.
 
     MODEL is a .keras or .h5 file or a run's folder. Of a .tflite file or a Bundle, the operations
     are shown that the --device leaves to its CPU.
     """
     profile = load_device(device) if device else None
+    file = model / "model.keras" if model.is_dir() else model
+    recipe = _recipe_of(file, fix_to) if with_metric else None
     fix: FixResult | None = None
+    effect: Effect | None = None
     if model.suffix == ".tflite" or (model / "model.tflite").is_file():
         from edgeheads.compression.lint.lite import lint_lite
 
@@ -58,12 +76,11 @@ def lint(model: Path, device: str | None, fix_to: Path | None, fail_on: str, as_
             )
         findings = lint_lite(model if model.suffix else model / "model.tflite", profile)
     else:
-        file = model / "model.keras" if model.is_dir() else model
         with terminal_progress(silent=as_json) as progress:
             with progress.step("Starting TensorFlow"):
                 look = load_pipeline("compression.lint.run:lint_file", "linting a model")
-            result = look(file, profile, fix_to, progress=progress)
-        findings, fix = result.findings, result.fix
+            result = look(file, profile, fix_to, recipe=recipe, progress=progress)
+        findings, fix, effect = result.findings, result.fix, result.effect
     if as_json:
         print_json(
             {
@@ -72,13 +89,31 @@ def lint(model: Path, device: str | None, fix_to: Path | None, fail_on: str, as_
                 "counts": count_severities(findings),
                 "findings": [asdict(one) for one in findings],
                 "fix": fix and {"written": str(fix_to), **fix.as_json()},
+                "effect": effect and effect.as_json(),
             }
         )
     else:
         _print(findings)
         if fix is not None:
             _print_fix(fix, fix_to)
+        if effect is not None:
+            _print_effect(effect)
     _fail(model, fix.findings if fix else findings, _FAILING[fail_on])
+
+
+def _recipe_of(file: Path, fix_to: Path | None) -> Recipe:
+    """Return the recipe beside a model, which names its labels."""
+    beside = file.with_name("recipe.yaml")
+    if fix_to is None:
+        raise EdgeheadsError("--metric compares MODEL with what --fix makes of it: add --fix")
+    if not beside.is_file():
+        raise EdgeheadsError(
+            f"--metric needs labels, which the recipe of a run names, and there is no {beside}; "
+            "give the folder of edgeheads train"
+        )
+    from edgeheads.recipe import load_recipe
+
+    return load_recipe(beside)
 
 
 def _fail(model: Path, findings: Sequence[Finding], failing: Sequence[str]) -> None:
@@ -118,3 +153,19 @@ def _print_fix(fix: FixResult, out: Any) -> None:
     click.echo(f"  outputs differ by {fix.difference:.2g} of their range on random inputs")
     counts = count_severities(fix.findings)
     click.echo("  left: " + ", ".join(f"{count} {name}(s)" for name, count in counts.items()))
+
+
+def _print_effect(effect: Effect) -> None:
+    metric = effect.metric
+    rows = [["float32", f"{effect.reference:.4f}", "-", "-", "-", "-"]]
+    for name, one in (("int8", effect.before), ("int8, rewritten", effect.after)):
+        drop = metric.format(metric.drop(effect.reference, one.value))
+        size = f"{one.size_bytes / 1000:.1f}"
+        rows.append(
+            [name, f"{one.value:.4f}", drop, size, f"{one.p50_ms:.3f}", f"{one.ratio:.2f}x"]
+        )
+    print_table(
+        f"{effect.samples} samples held out of training",
+        ["file", metric.title, "drop", "kB", "p50 ms", "of int8"],
+        rows,
+    )

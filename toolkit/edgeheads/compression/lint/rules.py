@@ -79,5 +79,5 @@ def find_rule(name: str) -> Rule:
 
 
 def _severity(rule: Rule, device: DeviceProfile | None) -> str:
-    per_tensor = device is not None and device.quantization.weights == "per-tensor"
+    per_tensor = device is not None and not device.quantization.per_channel
     return "warning" if rule.id == "weight-spread" and per_tensor else rule.severity

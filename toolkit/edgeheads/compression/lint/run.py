@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeheads.compression.legacy import load_any
+from edgeheads.compression.lint.effect import Effect, measure_effect
 from edgeheads.compression.lint.finding import Finding
 from edgeheads.compression.lint.fix import FixResult, fix_model, require_other_file, save_fixed
 from edgeheads.compression.lint.layers import custom_layers
@@ -13,6 +14,7 @@ from edgeheads.compression.lint.rules import find_rule, lint_model
 from edgeheads.device import DeviceProfile
 from edgeheads.errors import EdgeheadsError
 from edgeheads.progress import Progress
+from edgeheads.recipe import Recipe
 
 __all__ = ["LintResult", "lint_file"]
 
@@ -24,10 +26,12 @@ class LintResult:
     Attributes:
         findings: in the order of the layers.
         fix: what was rewritten, if it was asked for.
+        effect: what that did to the int8 file, if it was asked for.
     """
 
     findings: list[Finding]
     fix: FixResult | None = None
+    effect: Effect | None = None
 
 
 def lint_file(
@@ -35,6 +39,7 @@ def lint_file(
     device: DeviceProfile | None = None,
     fix_to: Path | None = None,
     *,
+    recipe: Recipe | None = None,
     progress: Progress,
 ) -> LintResult:
     """Look at a .keras file, or at a .h5 file.
@@ -46,6 +51,7 @@ def lint_file(
         file: is not changed.
         device: see `lint_model`.
         fix_to: write what `fix_model` makes of it here.
+        recipe: that the model was trained by: measure what the rewrite does to the int8 file.
         progress: is told of each stage.
 
     Raises:
@@ -74,8 +80,11 @@ def lint_file(
         return LintResult(findings)
     with progress.step("Rewriting"):
         fixed = fix_model(model, device)
-        save_fixed(fixed.model, file, fix_to)
-    return LintResult(findings, fixed)
+    effect = None
+    if recipe is not None:
+        effect = measure_effect(file, fixed.model, recipe, device, progress=progress)
+    save_fixed(fixed.model, file, fix_to)
+    return LintResult(findings, fixed, effect)
 
 
 def _found_unloaded(file: Path) -> list[Finding]:
