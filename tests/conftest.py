@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ from edgeheads.runtime import BenchSettings
 if TYPE_CHECKING:
     from edgeheads.convert import ConvertResult
     from edgeheads.recipe import Recipe
+
+# A job in the background of a shell is started with Ctrl-C ignored, and so would its children be.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 QUICK_BENCH = BenchSettings(warmup_runs=1, min_warmup_seconds=0.0, runs=3, max_seconds=5.0)
 
