@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeheads.backbones import InputScaling, create_backbone
 from edgeheads.backbones.base import Backbone
 from edgeheads.contract import scale_pixels
-from edgeheads.data.sample import LabelNames
+from edgeheads.data.sample import LabelNames, Sample
 from edgeheads.errors import EdgeheadsError
 from edgeheads.evaluate import Predictor
 from edgeheads.heads import HeadConfiguration
@@ -61,6 +61,20 @@ class EdgeModel:
     def scaled(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return images [H, W, 3] of the model's size as a batch of its real input values."""
         return scale_pixels(np.stack(images), self.scaling.scale, self.scaling.offset)
+
+    def inputs_of(self, samples: Sequence[Sample]) -> Callable[[], Iterator[NDArray[np.float32]]]:
+        """Return what yields the inputs [1, H, W, 3] of samples, again at every call."""
+
+        def images() -> Iterator[NDArray[np.float32]]:
+            for sample in samples:
+                yield self.scaled([sample.image])
+
+        return images
+
+    def with_model(self, model: keras.Model, task: Task) -> EdgeModel:
+        """Return the same of another graph, in which the task's outputs have the same names."""
+        outputs, decoding = task.edge_outputs(model, layer_prefix(task))
+        return replace(self, model=model, outputs=outputs, decoding=decoding)
 
     @cached_property
     def _graph(self) -> keras.Model:

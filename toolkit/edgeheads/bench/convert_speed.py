@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +97,7 @@ def measure(kind: str, backbone: str, size: tuple[int, int], images: int) -> dic
     task = get_task(recipe.task, recipe.head.options)
     data = read_training_data(recipe, task, SilentProgress())
     edge = build(recipe, task, data.names)
-
-    def inputs() -> Iterator[Any]:
-        return (edge.scaled([sample.image]) for sample in data.samples)
-
+    inputs = edge.inputs_of(data.samples)
     before, start = _peak_mb(), time.perf_counter()
     if kind == "bundle":
         seconds = _bundle_seconds(edge, recipe)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ import keras
 from edgeheads.bench.latency import compare
 from edgeheads.compression.sensitivity.held_out import HeldOut, held_out_samples
 from edgeheads.device import DeviceProfile
-from edgeheads.edge_model import EdgeModel, layer_prefix, load
+from edgeheads.edge_model import EdgeModel, load
 from edgeheads.export.tflite import convert_to_tflite
 from edgeheads.progress import Progress
 from edgeheads.recipe import Recipe
 from edgeheads.runtime import BenchSettings, DeviceSession
 from edgeheads.tasks import get_task
-from edgeheads.tasks.base import Array, Metric
+from edgeheads.tasks.base import Metric
 from edgeheads.train import read_training_data, set_up_backend
 
 __all__ = ["Effect", "Int8File", "measure_effect"]
@@ -101,13 +100,9 @@ def measure_effect(
     set_up_backend(recipe.seed)
     data = read_training_data(recipe, task, progress)
     edge = load(file, recipe, task, data.names)
-    outputs, _ = task.edge_outputs(rewritten, layer_prefix(task))
-    models = {"before": edge, "after": replace(edge, model=rewritten, outputs=outputs)}
+    models = {"before": edge, "after": edge.with_model(rewritten, task)}
     held_out = held_out_samples(recipe, task, data.samples, _HELD_OUT)
-    calibration = data.samples[: recipe.export.calibration_samples]
-
-    def images() -> Iterator[Array]:
-        return (edge.scaled([sample.image]) for sample in calibration)
+    images = edge.inputs_of(data.samples[: recipe.export.calibration_samples])
 
     def int8_file(model: EdgeModel) -> bytes:
         return convert_to_tflite(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,14 @@ from edgeheads.compression.prune.report import PruneReport
 from edgeheads.data.sample import SampleSource
 from edgeheads.data.sources import open_source
 from edgeheads.device import DeviceProfile
-from edgeheads.edge_model import EdgeModel, layer_prefix, load
+from edgeheads.edge_model import EdgeModel, load
 from edgeheads.errors import EdgeheadsError
 from edgeheads.evaluate import score
 from edgeheads.progress import Progress, SilentProgress
 from edgeheads.recipe import Recipe
 from edgeheads.runtime import BenchSettings, DeviceSession
 from edgeheads.tasks import get_task
-from edgeheads.tasks.base import Array, Task
+from edgeheads.tasks.base import Task
 from edgeheads.train import (
     Stopwatch,
     TrainingData,
@@ -139,15 +138,10 @@ def prune_edge_model(
         progress: where to report.
     """
     progress = progress or SilentProgress()
-    calibration = data.samples[: recipe.export.calibration_samples]
+    images = edge.inputs_of(data.samples[: recipe.export.calibration_samples])
 
     def of(model: keras.Model) -> EdgeModel:
-        outputs, decoding = task.edge_outputs(model, layer_prefix(task))
-        return replace(edge, model=model, outputs=outputs, decoding=decoding)
-
-    def images() -> Iterator[Array]:
-        for sample in calibration:
-            yield edge.scaled([sample.image])
+        return edge.with_model(model, task)
 
     def recover(model: keras.Model, last: bool) -> None:
         pruned, tuning = of(model), _recovery(recipe, last)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from edgeheads.export.tflite import convert_to_tflite
 from edgeheads.progress import Progress, SilentProgress
 from edgeheads.recipe import Recipe
 from edgeheads.runtime import DeviceSession
-from edgeheads.tasks.base import Array, Task
+from edgeheads.tasks.base import Task
 from edgeheads.train import TrainingData, prepare_training
 from edgeheads.training.distribution import Distribution
 
@@ -133,12 +133,7 @@ def train_for_int8(
         EdgeheadsError: custom layers, or data that cannot be trained on.
     """
     section = recipe.quantize_aware
-    calibration = data.samples[: recipe.export.calibration_samples]
-
-    def images() -> Iterator[Array]:
-        for sample in calibration:
-            yield edge.scaled([sample.image])
-
+    images = edge.inputs_of(data.samples[: recipe.export.calibration_samples])
     aware = quantize_aware(
         edge.model,
         images,

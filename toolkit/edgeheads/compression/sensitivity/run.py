@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from edgeheads.progress import Progress, SilentProgress
 from edgeheads.recipe import Recipe
 from edgeheads.runtime import DeviceSession
 from edgeheads.tasks import get_task
-from edgeheads.tasks.base import Array, Metric
+from edgeheads.tasks.base import Metric
 from edgeheads.train import read_training_data, set_up_backend
 
 __all__ = ["SensitivityResult", "find_sensitivity"]
@@ -90,11 +89,7 @@ def find_sensitivity(
     data = read_training_data(recipe, task, progress)
     edge = load(model_file, recipe, task, data.names)
     chosen = data.samples[:samples]
-
-    def images() -> Iterator[Array]:
-        for sample in chosen:
-            yield edge.scaled([sample.image])
-
+    images = edge.inputs_of(chosen)
     scored = with_metric or max_drop is not None
     held_out = held_out_samples(recipe, task, data.samples, samples) if scored else []
     with progress.step("Converting to float32"):
