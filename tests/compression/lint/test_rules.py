@@ -16,6 +16,8 @@ from edgeheads.backbones.registry import create_backbone  # noqa: E402
 from edgeheads.compression.lint.finding import SEVERITIES  # noqa: E402
 from edgeheads.compression.lint.rules import RULES, lint_model  # noqa: E402
 from edgeheads.device import DeviceProfile, Memory, Quantization, load_device  # noqa: E402
+from edgeheads.errors import RuntimeFailureError  # noqa: E402
+from edgeheads.export.tflite import convert_to_float_tflite  # noqa: E402
 from edgeheads.model import build_model  # noqa: E402
 from edgeheads.tasks.task_type import TaskType  # noqa: E402
 
@@ -111,11 +113,48 @@ def norms(small: float, *after: Any) -> Any:
     return built
 
 
+def resized(**options: Any) -> Any:
+    image = keras.Input((8, 8, 3))
+    x = keras.ops.image.resize(image, (4, 4), **options)
+    return keras.Model(image, layers.Conv2D(4, 1)(x))
+
+
+def computed(function: Callable[[Any], Any], shape: tuple[int, ...] = (8, 8, 3)) -> Any:
+    image = keras.Input(shape)
+    return keras.Model(image, function(image))
+
+
+# What the converter refuses.
+UNCONVERTIBLE: dict[str, Build] = {
+    "bicubic layer": lambda: model(layers.UpSampling2D(2, interpolation="bicubic")),
+    "lanczos layer": lambda: model(layers.Resizing(16, 16, interpolation="lanczos5")),
+    "antialiasing layer": lambda: model(layers.Resizing(4, 4, antialias=True)),
+    "bicubic operation": lambda: resized(interpolation="bicubic"),
+    "antialiasing operation": lambda: resized(antialias=True),
+    "dilation": lambda: model(layers.Conv2DTranspose(4, 3, dilation_rate=2)),
+    "pooling": lambda: model(layers.MaxPooling3D(2), shape=(4, 4, 4, 2)),
+    "arg max": lambda: computed(lambda x: keras.ops.argmax(x, axis=-1)),
+    "function": lambda: computed(keras.ops.erf),
+    "colours": lambda: computed(keras.ops.image.rgb_to_hsv),
+    "matrix": lambda: computed(keras.ops.det, (3, 8, 8)),
+}
+
 # rule -> models it finds something in, at the layer "it"; models it does not.
 CASES: dict[str, tuple[list[Build], list[Build]]] = {
     "custom-layer": (
         [lambda: model(Custom(name="it")), lambda: model(layers.Lambda(abs, name="it"))],
         [lambda: model(layers.Conv2D(8, 1), keras.ops.relu)],
+    ),
+    "unconvertible": (
+        [
+            lambda: model(layers.UpSampling2D(2, interpolation="bicubic", name="it")),
+            lambda: model(layers.Conv2DTranspose(4, 3, dilation_rate=2, name="it")),
+        ],
+        [
+            resized,
+            lambda: model(layers.UpSampling2D(2, interpolation="bilinear")),
+            lambda: model(layers.Conv2DTranspose(4, 3, strides=2)),
+        ],
     ),
     "dynamic-shape": (
         [lambda: keras.Model(*[keras.Input((None, 8, 3), name="it")] * 2)],
@@ -237,6 +276,21 @@ def test_a_rule_leaves_others_alone(rule: str) -> None:
     """The model that does it right has no finding of the rule."""
     for build in CASES[rule][1]:
         assert found(rule, build()) == []
+
+
+@pytest.mark.parametrize("what", UNCONVERTIBLE)
+def test_what_is_called_unconvertible_is_refused_by_the_converter(what: str) -> None:
+    built = UNCONVERTIBLE[what]()
+    [one] = found("unconvertible", built)
+    assert one.severity == "error"
+    with pytest.raises(RuntimeFailureError):
+        convert_to_float_tflite(built.inputs[0], {"result": built.outputs[0]})
+
+
+@pytest.mark.parametrize("build", CASES["unconvertible"][1])
+def test_what_is_not_converts(build: Build) -> None:
+    built = build()
+    assert convert_to_float_tflite(built.inputs[0], {"result": built.outputs[0]})
 
 
 def test_details_name_layers_and_figures() -> None:

@@ -12,11 +12,45 @@ from edgeheads.compression.lint.rule import Network, Rule, kind_of
 
 __all__ = ["RULES", "custom_layers"]
 
+# Of `keras.ops` and layers: what the converter, held to built-in operations, refuses always.
+_WITHOUT_BUILT_IN = frozenset(
+    {
+        *("Tan", "Sinh", "Cosh", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh"),
+        *("Argmax", "Argmin", "Bincount", "Cross", "Cumprod", "Diagonal", "Erf", "Erfinv"),
+        *("Cholesky", "Det", "Inv", "Qr", "Solve", "SVD"),
+        *("AffineTransform", "PerspectiveTransform", "RGBToHSV"),
+        *("AveragePooling3D", "MaxPooling3D"),
+    }
+)
+_RESIZES = ("UpSampling2D", "Resizing", "Resize")
+_INTERPOLATIONS = ("nearest", "bilinear")
+
 
 def _custom(network: Network) -> Iterator[tuple[str, str]]:
     for call in network.calls:
         if _is_custom(type(call.layer).__module__, kind_of(call.layer)):
             yield call.layer.name, f"{type(call.layer).__module__}.{kind_of(call.layer)}"
+
+
+def _unconvertible(network: Network) -> Iterator[tuple[str, str]]:
+    for call in network.calls:
+        if found := _refused(call.layer):
+            yield call.layer.name, found
+
+
+def _refused(layer: Any) -> str:
+    """Return what the converter refuses in a layer or operation; empty where it takes it."""
+    kind = kind_of(layer)
+    if kind in _WITHOUT_BUILT_IN:
+        return f"no built-in operation computes {kind}"
+    if kind in _RESIZES:
+        if layer.interpolation not in _INTERPOLATIONS:
+            return f"no built-in operation has {layer.interpolation} interpolation"
+        if getattr(layer, "antialias", False):
+            return "no built-in operation resizes with antialiasing"
+    if kind == "Conv2DTranspose" and max(layer.dilation_rate) > 1:
+        return f"the built-in operation has no dilation, received {tuple(layer.dilation_rate)}"
+    return ""
 
 
 def custom_layers(file: Path) -> list[tuple[str, str, str]]:
@@ -65,6 +99,17 @@ RULES = (
         "folding, pruning and quantization cannot look inside",
         "stock Keras layers, called in a functional model",
         _custom,
+        is_int8=False,
+    ),
+    Rule(
+        "unconvertible",
+        "No built-in operation",
+        "error",
+        "the converter refuses the model: TensorFlow's own operations (Flex), which would compute "
+        "it, are not in the interpreters of devices",
+        "bilinear or nearest resizing, sums, products and the other functions of `keras.ops`, or "
+        "the computation outside the model, on what it returns",
+        _unconvertible,
         is_int8=False,
     ),
 )

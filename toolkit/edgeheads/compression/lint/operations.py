@@ -14,7 +14,6 @@ __all__ = ["RULES", "lite_operations"]
 # What the converter makes of a layer or an operation that is certain to stay one of its own kind.
 _BY_CLASS = {
     "Add": ("ADD",),
-    "Argmax": ("ARG_MAX",),
     "AveragePooling2D": ("AVERAGE_POOL_2D",),
     "Concatenate": ("CONCATENATION",),
     "Conv2D": ("CONV_2D",),
@@ -56,9 +55,8 @@ def lite_operations(layer: Any) -> tuple[str, ...]:
     """Return the operations of a .tflite file that a layer is sure to become."""
     made = _BY_CLASS.get(kind_of(layer), ())
     if kind_of(layer) == "UpSampling2D":
-        made = (
-            f"RESIZE_{'BILINEAR' if layer.interpolation == 'bilinear' else 'NEAREST_NEIGHBOR'}",
-        )
+        # Keras repeats pixels one axis after the other.
+        made = ("TILE",) if layer.interpolation == "nearest" else ("RESIZE_BILINEAR",)
     activation = _BY_ACTIVATION.get(activation_of(layer))
     return (*made, activation) if activation else made
 
