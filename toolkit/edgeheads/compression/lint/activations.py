@@ -149,8 +149,8 @@ RULES = (
         "warning",
         "int8 HARD_SWISH is outside XNNPACK: it runs in the interpreter, and cuts the graph in "
         "parts; int8 can be slower than float",
-        "ReLU6, and train again; or --fix, which computes the same from operations that all devices "
-        "have; or, for CPUs, edgeheads convert --fast-for device, which leaves the model as it is",
+        "ReLU6, and train again; or --fix, which computes the same from operations of any device; "
+        "or, for CPUs, edgeheads convert --fast-for device, which leaves the model as it is",
         _hard_swish,
         is_fixable=True,
     ),
