@@ -90,11 +90,7 @@ class EdgeModel:
         """Return what `evaluate.score` calls, for the float model."""
 
         def predict(images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-            outputs = self.predict(images)
-            return [
-                task.decode({name: one[i : i + 1] for name, one in outputs.items()}, self.decoding)
-                for i in range(len(images))
-            ]
+            return task.decode_each(self.predict(images), self.decoding)
 
         return predict
 

@@ -248,10 +248,7 @@ def bundle_predictor(
         inputs = np.concatenate([contract.image.prepare(image) for image in images])
         stored = outputs_of({contract.image.tensor.name: inputs})
         real = contract.dequantize(stored)
-        return [
-            task.decode({name: array[i : i + 1] for name, array in real.items()}, contract.decoding)
-            for i in range(len(images))
-        ]
+        return task.decode_each(real, contract.decoding)
 
     return predict
 

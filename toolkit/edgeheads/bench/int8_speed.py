@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from edgeheads.bench.latency import compare
+from edgeheads.bench.latency import IN_TURN, compare
 from edgeheads.bench.standalone import run_command
 from edgeheads.cli.console import print_json, print_table, terminal_progress
 from edgeheads.cli.options import chosen_device, device_options, json_option, parse_size
@@ -49,11 +49,6 @@ BACKBONES = (
 )
 
 _LEVELS = ("P2", "P3", "P4", "P5")
-
-# Long enough for the median to settle, short enough that both files of a pair see the same load.
-_SETTINGS = BenchSettings(
-    warmup_runs=5, min_warmup_seconds=0.2, runs=40, max_seconds=5.0, sample_seconds=0.0
-)
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ def measure_speedups(
     *,
     width: float = 1.0,
     rounds: int = 5,
-    settings: BenchSettings = _SETTINGS,
+    settings: BenchSettings = IN_TURN,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Speedup]:

@@ -10,9 +10,14 @@ from typing import Any
 from edgeheads.errors import EdgeheadsError
 from edgeheads.runtime import BenchSettings, DeviceSession
 
-__all__ = ["UNSTABLE_PERCENT", "compare"]
+__all__ = ["IN_TURN", "UNSTABLE_PERCENT", "compare"]
 
 UNSTABLE_PERCENT = 5.0
+
+# Long enough for the median to settle, short enough that all files of a round see the same load.
+IN_TURN = BenchSettings(
+    warmup_runs=5, min_warmup_seconds=0.2, runs=40, max_seconds=5.0, sample_seconds=0.0
+)
 
 
 def compare(

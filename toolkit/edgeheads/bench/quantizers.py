@@ -20,7 +20,7 @@ from typing import Any
 import click
 import numpy as np
 
-from edgeheads.bench.latency import compare
+from edgeheads.bench.latency import IN_TURN, compare
 from edgeheads.bench.standalone import run_command
 from edgeheads.cli.console import print_json, print_table, terminal_progress
 from edgeheads.cli.options import json_option
@@ -29,14 +29,11 @@ from edgeheads.errors import EdgeheadsError, MissingDependencyError
 from edgeheads.nativelog import captured_native_log
 from edgeheads.progress import Progress, SilentProgress
 from edgeheads.recipe import Recipe, list_recipes, load_recipe
-from edgeheads.runtime import BenchSettings, DeviceSession
+from edgeheads.runtime import DeviceSession
 from edgeheads.tasks.base import Array
 
 __all__ = ["Row", "ai_edge_quantized", "compare_quantizers"]
 
-_SETTINGS = BenchSettings(
-    warmup_runs=5, min_warmup_seconds=0.2, runs=40, max_seconds=5.0, sample_seconds=0.0
-)
 _ROUNDS = 3
 
 # The spread of a drop comes from so many parts of the held-out samples, if each has at least ...
@@ -171,7 +168,7 @@ def compare_quantizers(
                 rows[maker] = scorer.scored(replace(known, quantizer=maker), path.read_bytes())
                 step.advance()
         if timed:
-            times = compare(session, files, _SETTINGS, _ROUNDS)
+            times = compare(session, files, IN_TURN, _ROUNDS)
             for maker, found in times.items():
                 rows[maker] = replace(
                     rows[maker],
@@ -237,23 +234,11 @@ class _Scorer:
 
 def _part_values(held_out: Any, outputs: Mapping[str, Array]) -> list[float]:
     """Return the metric of all samples, then of each part where there are enough."""
-    task, samples = held_out.task, held_out.samples
-    decoding = held_out.edge.decoding
-    predictions = [
-        task.decode({name: array[i : i + 1] for name, array in outputs.items()}, decoding)
-        for i in range(len(samples))
-    ]
+    samples = held_out.samples
+    predictions = held_out.task.decode_each(outputs, held_out.edge.decoding)
     enough = len(samples) >= _PARTS * _LEAST_IN_PART
-    values = []
-    for rows in (
-        slice(None),
-        *(slice(first, None, _PARTS) for first in (range(_PARTS) if enough else ())),
-    ):
-        evaluator = task.evaluator(decoding)
-        for prediction, sample in zip(predictions[rows], samples[rows], strict=True):
-            evaluator.update(prediction, sample)
-        values.append(float(evaluator.result()["metrics"][held_out.metric.name]))
-    return values
+    parts = [slice(first, None, _PARTS) for first in range(_PARTS)] if enough else []
+    return [held_out.metric_of(predictions[rows], samples[rows]) for rows in (slice(None), *parts)]
 
 
 def _makers(

@@ -193,6 +193,16 @@ class Task(ABC):
         another size.
         """
 
+    def decode_each(
+        self, outputs: Mapping[str, Array], decoding: Mapping[str, Any]
+    ) -> list[Prediction]:
+        """Turn the real-valued outputs [N, ...] of N images into a prediction each."""
+        count = len(next(iter(outputs.values())))
+        return [
+            self.decode({name: array[i : i + 1] for name, array in outputs.items()}, decoding)
+            for i in range(count)
+        ]
+
     @abstractmethod
     def predict_baseline(self, baseline: Mapping[str, Any], size: tuple[int, int]) -> Prediction:
         """Return what the trivial predictor says of any image of (height, width)."""

@@ -9,14 +9,14 @@ from typing import Any
 
 import keras
 
-from edgeheads.bench.latency import compare
+from edgeheads.bench.latency import IN_TURN, compare
 from edgeheads.compression.sensitivity.held_out import HeldOut, held_out_samples
 from edgeheads.device import DeviceProfile
 from edgeheads.edge_model import EdgeModel, load
 from edgeheads.export.tflite import convert_to_tflite
 from edgeheads.progress import Progress
 from edgeheads.recipe import Recipe
-from edgeheads.runtime import BenchSettings, DeviceSession
+from edgeheads.runtime import DeviceSession
 from edgeheads.tasks import get_task
 from edgeheads.tasks.base import Metric
 from edgeheads.train import read_training_data, set_up_backend
@@ -25,9 +25,6 @@ __all__ = ["Effect", "Int8File", "measure_effect"]
 
 _HELD_OUT = 128
 _ROUNDS = 3
-_SETTINGS = BenchSettings(
-    warmup_runs=5, min_warmup_seconds=0.2, runs=50, max_seconds=5.0, sample_seconds=0.0
-)
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,7 @@ def measure_effect(
                 values[name] = scorer.value_of(content)
                 step.advance(note=name)
         with progress.step("Timing both, in turn"):
-            times = compare(session, paths, _SETTINGS, _ROUNDS)
+            times = compare(session, paths, IN_TURN, _ROUNDS)
         before, after = (
             Int8File(
                 values[name],

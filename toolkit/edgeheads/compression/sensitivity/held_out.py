@@ -99,12 +99,15 @@ class HeldOut:
         in_hundredths = self.metric.drop_is_relative or not self.metric.unit
         return max_drop / 100 if in_hundredths else max_drop
 
-    def _value(self, predict: Predictor) -> float:
+    def metric_of(self, predictions: Sequence[Prediction], samples: Sequence[Sample]) -> float:
+        """Return the metric of predictions, one for each of the samples."""
         evaluator = self.task.evaluator(self.edge.decoding)
-        predictions = predict([sample.image for sample in self.samples])
-        for prediction, sample in zip(predictions, self.samples, strict=True):
+        for prediction, sample in zip(predictions, samples, strict=True):
             evaluator.update(prediction, sample)
         return float(evaluator.result()["metrics"][self.metric.name])
+
+    def _value(self, predict: Predictor) -> float:
+        return self.metric_of(predict([sample.image for sample in self.samples]), self.samples)
 
     def _contract(self, path: Path) -> Contract:
         facts = self.session.inspect(path)
@@ -127,12 +130,6 @@ class HeldOut:
         contract = self._contract(path)
 
         def predict(images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-            real = self._outputs(path, contract, images)
-            return [
-                self.task.decode(
-                    {name: array[i : i + 1] for name, array in real.items()}, contract.decoding
-                )
-                for i in range(len(images))
-            ]
+            return self.task.decode_each(self._outputs(path, contract, images), contract.decoding)
 
         return predict
