@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeheads.backbones import InputScaling, create_backbone
 from edgeheads.backbones.base import Backbone
+from edgeheads.compression.graph import OutputsOf
 from edgeheads.contract import scale_pixels
 from edgeheads.data.sample import LabelNames, Sample
 from edgeheads.errors import EdgeheadsError
@@ -23,7 +24,7 @@ from edgeheads.model import build_model
 from edgeheads.recipe import Recipe
 from edgeheads.tasks.base import Array, Prediction, Task
 
-__all__ = ["EdgeModel", "build", "layer_prefix", "load", "network_parts"]
+__all__ = ["EdgeModel", "build", "file_outputs", "layer_prefix", "load", "network_parts"]
 
 _BATCH = 16
 
@@ -162,6 +163,11 @@ def load(path: Path, recipe: Recipe, task: Task, names: LabelNames) -> EdgeModel
     ).scaling
     outputs, decoding = task.edge_outputs(model, layer_prefix(task))
     return EdgeModel(model, outputs, decoding, scaling, task.labels(names))
+
+
+def file_outputs(task: Task) -> OutputsOf:
+    """Return what finds a task's outputs of the file in any graph of its model."""
+    return lambda model: task.edge_outputs(model, layer_prefix(task))[0]
 
 
 def layer_prefix(task: Task) -> str:

@@ -14,12 +14,14 @@ import numpy as np  # noqa: E402
 
 from edgeheads.backbones.registry import create_backbone  # noqa: E402
 from edgeheads.compression.lint.finding import SEVERITIES  # noqa: E402
+from edgeheads.compression.lint.fix import fix_model  # noqa: E402
 from edgeheads.compression.lint.rules import RULES, lint_model  # noqa: E402
 from edgeheads.device import DeviceProfile, Memory, Quantization, load_device  # noqa: E402
+from edgeheads.edge_model import file_outputs  # noqa: E402
 from edgeheads.errors import RuntimeFailureError  # noqa: E402
 from edgeheads.export.tflite import convert_to_float_tflite  # noqa: E402
 from edgeheads.model import build_model  # noqa: E402
-from edgeheads.tasks.task_type import TaskType  # noqa: E402
+from edgeheads.tasks import TASKS, TaskType, get_task  # noqa: E402
 
 layers = keras.layers
 SIZE = (8, 8, 16)
@@ -329,6 +331,17 @@ def test_findings_are_in_the_order_of_the_layers() -> None:
     assert [one.layer for one in lint_model(built)] == ["first", "shared"]
 
 
+def test_what_is_computed_from_the_results_of_the_file_is_not_looked_at() -> None:
+    """A file of keypoints ends at heatmaps; the model goes on to an arg max, which has no int8."""
+    built = build_model(create_backbone("tiny", (32, 32, 3)), TaskType.KEYPOINT_DETECTION)
+    ends = file_outputs(get_task(TaskType.KEYPOINT_DETECTION))
+    assert [one.kind for one in lint_model(built) if one.severity == "error"] == ["Argmax"]
+    assert [one for one in lint_model(built, outputs_of=ends) if one.severity == "error"] == []
+    fixed = fix_model(built, outputs_of=ends)
+    assert [one for one in fixed.findings if one.severity == "error"] == []
+    assert fixed.model.output_names == built.output_names
+
+
 @pytest.fixture(scope="module")
 def mobilenet() -> Any:
     return create_backbone("mobilenet_v2", (64, 64, 3))
@@ -343,6 +356,7 @@ def mobilenet() -> Any:
 )
 def test_efficient_heads_have_no_errors(mobilenet: Any, task: TaskType) -> None:
     """The efficient head of every task on MobileNetV2, and no activation that int8 is slow at."""
-    found = lint_model(build_model(mobilenet, task))
+    outputs_of = file_outputs(get_task(task)) if task in TASKS else None
+    found = lint_model(build_model(mobilenet, task), outputs_of=outputs_of)
     assert [one for one in found if one.severity == "error"] == []
     assert {one.rule for one in found} & {"hard-swish", "smooth-activation"} == set()

@@ -59,12 +59,15 @@ def lint(
 ) -> None:
     """Show what in MODEL is hostile to int8 or to a device, why, and what to use instead.
 
-    MODEL is a .keras or .h5 file or a run's folder. Of a .tflite file or a Bundle, the operations
-    are shown that the --device leaves to its CPU.
+    MODEL is a .keras or .h5 file or a run's folder. With the run's recipe beside it, the part that
+    becomes the .tflite file is looked at, and not what is computed from the file's results. Of a
+    .tflite file or a Bundle, the operations are shown that the --device leaves to its CPU.
     """
     profile = load_device(device) if device else None
     file = model / "model.keras" if model.is_dir() else model
-    recipe = _recipe_of(file, fix_to) if with_metric else None
+    recipe = _recipe_beside(file)
+    if with_metric:
+        _require_for_metric(file, fix_to, recipe)
     fix: FixResult | None = None
     effect: Effect | None = None
     if model.suffix == ".tflite" or (model / "model.tflite").is_file():
@@ -79,7 +82,14 @@ def lint(
         with terminal_progress(silent=as_json) as progress:
             with progress.step("Starting TensorFlow"):
                 look = load_pipeline("compression.lint.run:lint_file", "linting a model")
-            result = look(file, profile, fix_to, recipe=recipe, progress=progress)
+            result = look(
+                file,
+                profile,
+                fix_to,
+                recipe=recipe,
+                with_effect=with_metric,
+                progress=progress,
+            )
         findings, fix, effect = result.findings, result.fix, result.effect
     if as_json:
         print_json(
@@ -101,19 +111,24 @@ def lint(
     _fail(model, fix.findings if fix else findings, _FAILING[fail_on])
 
 
-def _recipe_of(file: Path, fix_to: Path | None) -> Recipe:
-    """Return the recipe beside a model, which names its labels."""
+def _recipe_beside(file: Path) -> Recipe | None:
+    """Return the recipe that a model was trained by, if it lies beside it."""
     beside = file.with_name("recipe.yaml")
-    if fix_to is None:
-        raise EdgeheadsError("--metric compares MODEL with what --fix makes of it: add --fix")
     if not beside.is_file():
-        raise EdgeheadsError(
-            f"--metric needs labels, which the recipe of a run names, and there is no {beside}; "
-            "give the folder of edgeheads train"
-        )
+        return None
     from edgeheads.recipe import load_recipe
 
     return load_recipe(beside)
+
+
+def _require_for_metric(file: Path, fix_to: Path | None, recipe: Recipe | None) -> None:
+    if fix_to is None:
+        raise EdgeheadsError("--metric compares MODEL with what --fix makes of it: add --fix")
+    if recipe is None:
+        raise EdgeheadsError(
+            "--metric needs labels, which the recipe of a run names, and there is no "
+            f"{file.with_name('recipe.yaml')}; give the folder of edgeheads train"
+        )
 
 
 def _fail(model: Path, findings: Sequence[Finding], failing: Sequence[str]) -> None:

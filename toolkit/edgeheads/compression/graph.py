@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,14 @@ import keras
 
 from edgeheads.errors import EdgeheadsError
 
-__all__ = ["Call", "Node", "calls", "copy_layer", "flatten", "rewrite", "walk"]
+__all__ = ["Call", "Node", "OutputsOf", "calls", "copy_layer", "flatten", "rewrite", "walk"]
 
 # Given a layer of the old graph and the new graph's tensors it would be called with, returns the
 # tensor that takes the place of its output.
 Visit = Callable[..., Any]
+
+# Given a graph, returns the tensors of it that the file returns, by their names in the file.
+OutputsOf = Callable[[keras.Model], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeheads.compression.equalization import Equalization, equalize
 from edgeheads.compression.fold import fold_batch_norms, foldable_norms, laid_open
-from edgeheads.compression.graph import copy_layer, rewrite
+from edgeheads.compression.graph import OutputsOf, copy_layer, rewrite
 from edgeheads.compression.lint.activations import activation_of
 from edgeheads.compression.lint.finding import Finding, count_severities
 from edgeheads.compression.lint.hard_swish import expand_hard_swish
@@ -66,7 +66,11 @@ class FixResult:
         }
 
 
-def fix_model(model: keras.Model, device: DeviceProfile | None = None) -> FixResult:
+def fix_model(
+    model: keras.Model,
+    device: DeviceProfile | None = None,
+    outputs_of: OutputsOf | None = None,
+) -> FixResult:
     """Return a copy of a model in which what can be rewritten safely is.
 
     Batch normalization is folded; hard-swish is expanded, see `expand_hard_swish`; where
@@ -75,12 +79,13 @@ def fix_model(model: keras.Model, device: DeviceProfile | None = None) -> FixRes
     Args:
         model: a functional model. It is not changed.
         device: see `lint_model`.
+        outputs_of: see `lint_model`. The copy has all outputs of the model.
 
     Raises:
         EdgeheadsError: a custom layer; see `edgeheads.compression.graph.flatten`.
         CheckFailedError: the copy would compute something else.
     """
-    before = lint_model(model, device)
+    before = lint_model(model, device, outputs_of)
     custom = [one.layer for one in before if one.rule == "custom-layer"]
     if custom:
         raise EdgeheadsError(
@@ -102,7 +107,7 @@ def fix_model(model: keras.Model, device: DeviceProfile | None = None) -> FixRes
             f"the rewritten model's outputs differ by {difference:.2g} of their range from those "
             f"of {model.name!r}; at most {_ALLOWED_DIFFERENCE:g} is rounding. Nothing was written"
         )
-    after = lint_model(fixed, device)
+    after = lint_model(fixed, device, outputs_of)
     expanded = _count(before, "hard-swish") - _count(after, "hard-swish")
     return FixResult(fixed, norms, expanded, equalization, difference, after)
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from edgeheads.compression.fold import fold_batch_norms, laid_open
-from edgeheads.compression.graph import Call, calls
+from edgeheads.compression.graph import Call, OutputsOf, calls
 from edgeheads.device import DeviceProfile
 
 __all__ = ["Network", "Rule", "kind_of"]
@@ -20,13 +20,20 @@ class Network:
     """A functional model with its models inside laid open, and the device it is for.
 
     Attributes:
-        model: as one flat graph.
+        model: as one flat graph, of what the file holds.
         device: None where no device is named.
         calls: of layers and operations, each after those that feed it.
     """
 
-    def __init__(self, model: keras.Model, device: DeviceProfile | None = None) -> None:
-        self.model = laid_open(model)
+    def __init__(
+        self,
+        model: keras.Model,
+        device: DeviceProfile | None = None,
+        outputs_of: OutputsOf | None = None,
+    ) -> None:
+        flat = laid_open(model)
+        # The layers behind the file's outputs are computed elsewhere, from its results.
+        self.model = flat if outputs_of is None else keras.Model(flat.inputs, outputs_of(flat))
         self.device = device
         self.calls = tuple(calls(self.model))
         self._producers = {id(one): call for call in self.calls for one in call.outputs}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from edgeheads.compression.graph import OutputsOf
 from edgeheads.compression.lint import (
     activations,
     attention,
@@ -32,18 +33,24 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def lint_model(model: keras.Model, device: DeviceProfile | None = None) -> list[Finding]:
+def lint_model(
+    model: keras.Model,
+    device: DeviceProfile | None = None,
+    outputs_of: OutputsOf | None = None,
+) -> list[Finding]:
     """Return what is hostile to int8 or to a device in a model, in the order of its layers.
 
     Args:
         model: a functional model; models inside it are laid open. It is not changed.
         device: what it is for. Rules of int8 are left out for one that does not run int8, and
             its own rules come in.
+        outputs_of: what of the model becomes the file, such as a task's edge outputs; the rest
+            is not looked at. None: all of it.
 
     Raises:
         EdgeheadsError: see `edgeheads.compression.graph.flatten`.
     """
-    network = Network(model, device)
+    network = Network(model, device, outputs_of)
     place = {call.layer.name: (i, kind_of(call.layer)) for i, call in enumerate(network.calls)}
     runs_int8 = device is None or "int8" in device.quantization.precisions
     is_custom = any(True for _ in find_rule("custom-layer").look(network))

@@ -12,9 +12,11 @@ from edgeheads.compression.lint.fix import FixResult, fix_model, require_other_f
 from edgeheads.compression.lint.layers import custom_layers
 from edgeheads.compression.lint.rules import find_rule, lint_model
 from edgeheads.device import DeviceProfile
+from edgeheads.edge_model import file_outputs
 from edgeheads.errors import EdgeheadsError
 from edgeheads.progress import Progress
 from edgeheads.recipe import Recipe
+from edgeheads.tasks import get_task
 
 __all__ = ["LintResult", "lint_file"]
 
@@ -40,6 +42,7 @@ def lint_file(
     fix_to: Path | None = None,
     *,
     recipe: Recipe | None = None,
+    with_effect: bool = False,
     progress: Progress,
 ) -> LintResult:
     """Look at a .keras file, or at a .h5 file.
@@ -51,7 +54,9 @@ def lint_file(
         file: is not changed.
         device: see `lint_model`.
         fix_to: write what `fix_model` makes of it here.
-        recipe: that the model was trained by: measure what the rewrite does to the int8 file.
+        recipe: that the model was trained by: look at what its task puts in the file, and not at
+            what is computed from the file's results. Without it all of the model is looked at.
+        with_effect: measure what the rewrite does to the int8 file; needs the recipe.
         progress: is told of each stage.
 
     Raises:
@@ -74,14 +79,17 @@ def lint_file(
                     f"{names}; replace them by stock layers"
                 ) from None
             return LintResult(found)
+    outputs_of = (
+        None if recipe is None else file_outputs(get_task(recipe.task, recipe.head.options))
+    )
     with progress.step("Looking at the layers"):
-        findings = lint_model(model, device)
+        findings = lint_model(model, device, outputs_of)
     if fix_to is None:
         return LintResult(findings)
     with progress.step("Rewriting"):
-        fixed = fix_model(model, device)
+        fixed = fix_model(model, device, outputs_of)
     effect = None
-    if recipe is not None:
+    if recipe is not None and with_effect:
         effect = measure_effect(file, fixed.model, recipe, device, progress=progress)
     save_fixed(fixed.model, file, fix_to)
     return LintResult(findings, fixed, effect)

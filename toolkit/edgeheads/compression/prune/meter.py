@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from edgeheads.bench.latency import compare
+from edgeheads.compression.graph import OutputsOf
 from edgeheads.errors import EdgeheadsError
 from edgeheads.export.tflite import convert_to_tflite
 from edgeheads.runtime import BenchSettings, DeviceSession
@@ -46,7 +47,7 @@ class Exporter:
 
     def __init__(
         self,
-        outputs: Callable[[keras.Model], Mapping[str, Any]] | None = None,
+        outputs: OutputsOf | None = None,
         calibration: Callable[[], Iterable[Array]] | None = None,
     ) -> None:
         self._outputs = outputs or _all_outputs

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeheads.compression.equalization import equalize
 from edgeheads.compression.fold import fold_batch_norms
-from edgeheads.compression.graph import copy_layer, rewrite
+from edgeheads.compression.graph import OutputsOf, copy_layer, rewrite
 from edgeheads.compression.prune.magnitude import KeepZeros
 from edgeheads.compression.quantize.calibration import (
     DEFAULT_CALIBRATION,
@@ -30,9 +30,6 @@ from edgeheads.export.tflite import convert_to_float_tflite
 from edgeheads.tasks.base import Array
 
 __all__ = ["Choice", "QuantizeAware", "choose", "quantize_aware"]
-
-# Given a Keras model, returns {name in the file: symbolic tensor of it}.
-OutputsOf = Callable[[keras.Model], Mapping[str, Any]]
 
 # What the file computes as part of the operation in front of it.
 _FUSED = (keras.activations.linear, keras.activations.relu, keras.activations.relu6)

@@ -13,7 +13,7 @@ from edgeheads.compression.prune.magnitude import KeepZeros, MagnitudePruning
 from edgeheads.compression.quantize.qat import QuantizeAware, quantize_aware
 from edgeheads.compression.sensitivity.held_out import HeldOut
 from edgeheads.data.sample import Sample
-from edgeheads.edge_model import EdgeModel, layer_prefix
+from edgeheads.edge_model import EdgeModel, file_outputs
 from edgeheads.errors import EdgeheadsError
 from edgeheads.export.compact import compact
 from edgeheads.export.tflite import convert_to_tflite
@@ -141,8 +141,9 @@ def train_for_int8(
         observer=section.observer,
         per_channel=per_channel,
     )
-    outputs, _ = task.edge_outputs(aware.folded, layer_prefix(task))
-    rounded = replace(edge, model=aware.model, outputs=_rounded(aware, outputs))
+    rounded = replace(
+        edge, model=aware.model, outputs=_rounded(aware, file_outputs(task)(aware.folded))
+    )
     training = prepare_training(rounded, _tuning(recipe), task, data, Distribution())
     training.pruning = _ZerosStay(aware.model)
     # What decides between the files may not choose the weights of one of them.
@@ -199,8 +200,7 @@ class _ZerosStay(MagnitudePruning):
 
 def _file(aware: QuantizeAware, task: Task, precision: str) -> bytes:
     """Return the int8 file of the task's outputs."""
-    prefix = layer_prefix(task)
-    return compact(aware.to_tflite(precision, lambda model: task.edge_outputs(model, prefix)[0]))
+    return compact(aware.to_tflite(precision, file_outputs(task)))
 
 
 def _rounded(aware: QuantizeAware, outputs: Mapping[str, Any]) -> dict[str, Any]:
