@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,10 +17,35 @@ from edgeheads.data.images import resize_rgb
 from edgeheads.data.sample import LabelNames, Sample
 from edgeheads.tasks.base import Array, Task
 
-__all__ = ["TrainingBatches"]
+__all__ = ["Batches", "TrainingBatches"]
 
 
-class TrainingBatches(keras.utils.PyDataset):
+class Batches(keras.utils.PyDataset, ABC):
+    """Batches that a training can be taken up in the middle of; batch i is always the same."""
+
+    def __init__(self) -> None:
+        super().__init__(workers=1, use_multiprocessing=False)
+
+    @abstractmethod
+    def window(self, first: int, steps: int) -> Batches:
+        """Return `steps` of these batches, from the one at `first` on."""
+
+    @property
+    @abstractmethod
+    def num_batches(self) -> int:
+        """How many batches there are."""
+
+    @property
+    @abstractmethod
+    def num_samples(self) -> int:
+        """How many samples they are made of."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> tuple[Array, dict[str, Any]]:
+        """Return batch `index`: network input [B, H, W, 3], and what the loss takes as targets."""
+
+
+class TrainingBatches(Batches):
     """An endless stream of training batches, cut into `steps`; batch i is always the same.
 
     Each pass over the samples has an order of its own.
@@ -51,7 +77,7 @@ class TrainingBatches(keras.utils.PyDataset):
         augmentations: tuple[str, ...],
         seed: int,
     ) -> None:
-        super().__init__(workers=1, use_multiprocessing=False)
+        super().__init__()
         self._samples = samples
         self._task = task
         self._size = size
@@ -65,7 +91,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self._first = 0
 
     def window(self, first: int, steps: int) -> TrainingBatches:
-        """Return `steps` of these batches, from the one at `first` on."""
+        """See `Batches.window`."""
         window = copy.copy(self)
         window._first = self._first + first
         window._steps = steps
@@ -73,12 +99,12 @@ class TrainingBatches(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int:
-        """How many batches there are."""
+        """See `Batches.num_batches`."""
         return self._steps
 
     @property
     def num_samples(self) -> int:
-        """How many samples there are."""
+        """See `Batches.num_samples`."""
         return len(self._samples)
 
     def __getitem__(self, index: int) -> tuple[Array, dict[str, Array]]:

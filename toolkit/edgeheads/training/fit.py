@@ -15,7 +15,7 @@ from edgeheads.compression.prune.magnitude import MagnitudePruning
 from edgeheads.errors import EdgeheadsError
 from edgeheads.progress import Progress, SilentProgress, Step
 from edgeheads.tasks.base import Array, Loss
-from edgeheads.training.batches import TrainingBatches
+from edgeheads.training.batches import Batches
 from edgeheads.training.checkpoint import Checkpoint, State
 from edgeheads.training.distribution import Distribution
 from edgeheads.training.history import History, Validation
@@ -38,7 +38,7 @@ _LOG_SECONDS = 20.0
 
 def fit(
     model: keras.Model,
-    batches: TrainingBatches,
+    batches: Batches,
     loss: Loss,
     *,
     learning_rate: float,
@@ -93,7 +93,7 @@ class Training:
 
     model: keras.Model
     trainee: keras.Model
-    batches: TrainingBatches
+    batches: Batches
     loss: Loss
     options: Optimization
     backbone: Sequence[keras.layers.Layer] = ()

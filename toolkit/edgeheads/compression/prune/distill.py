@@ -10,7 +10,7 @@ from keras import ops
 
 from edgeheads.edge_model import EdgeModel
 from edgeheads.tasks.base import Array, Loss
-from edgeheads.training.batches import TrainingBatches
+from edgeheads.training.batches import Batches
 from edgeheads.training.fit import Training
 
 __all__ = ["DistillationLoss", "TaughtBatches", "teach", "unexplained", "with_taught_outputs"]
@@ -63,33 +63,31 @@ def unexplained(teacher: Mapping[str, Any], taught: Mapping[str, Any]) -> Any:
     return sum(shares) / len(shares)
 
 
-class TaughtBatches(TrainingBatches):
-    """Training batches with what a teacher says of each, in the form `DistillationLoss` takes.
+class TaughtBatches(Batches):
+    """Batches with what a teacher says of each, in the form `DistillationLoss` takes.
 
     Args:
         batches: of inputs [B, H, W, 3] and the task's targets.
         teacher: inputs -> {output: [B, ...]}.
     """
 
-    def __init__(
-        self, batches: TrainingBatches, teacher: Callable[[Array], Mapping[str, Array]]
-    ) -> None:
-        keras.utils.PyDataset.__init__(self, workers=1, use_multiprocessing=False)
+    def __init__(self, batches: Batches, teacher: Callable[[Array], Mapping[str, Array]]) -> None:
+        super().__init__()
         self._batches = batches
         self._teacher = teacher
 
     def window(self, first: int, steps: int) -> TaughtBatches:
-        """Return `steps` of these batches, from the one at `first` on."""
+        """See `Batches.window`."""
         return TaughtBatches(self._batches.window(first, steps), self._teacher)
 
     @property
     def num_batches(self) -> int:
-        """How many batches there are."""
+        """See `Batches.num_batches`."""
         return self._batches.num_batches
 
     @property
     def num_samples(self) -> int:
-        """How many samples there are."""
+        """See `Batches.num_samples`."""
         return self._batches.num_samples
 
     def __getitem__(self, index: int) -> tuple[Array, dict[str, Any]]:
