@@ -12,7 +12,8 @@ from edgeheads.data.sample import Sample
 from edgeheads.data.scenes import layout
 from edgeheads.data.scenes.labels import NAMES, label_corners, label_objects, label_surfaces
 from edgeheads.data.scenes.layout import Scene, random_scene
-from edgeheads.data.scenes.raycast import Camera, Hits, Room, Sphere, rotation, trace
+from edgeheads.data.scenes.raycast import Camera, Hits, trace
+from edgeheads.data.scenes.shapes import Room, Sphere, rotation
 from edgeheads.data.synthetic import CLASS_NAMES, SyntheticScenes
 
 BOX, SPHERE, CYLINDER = range(3)

@@ -7,16 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from edgeheads.data.scenes.raycast import (
-    Box,
-    Camera,
-    Cylinder,
-    Room,
-    Sphere,
-    occluded,
-    rotation,
-    trace,
-)
+from edgeheads.data.scenes.raycast import Camera, occluded, trace
+from edgeheads.data.scenes.shapes import Box, Cylinder, Room, Sphere, rotation
 
 SHAPES = {
     "sphere": Sphere((0.2, -0.3, 4.0), 0.5),

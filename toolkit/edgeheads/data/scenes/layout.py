@@ -8,16 +8,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from edgeheads.data.scenes.raycast import (
-    Box,
-    Camera,
-    Cylinder,
-    Floats,
-    Room,
-    Sphere,
-    Vector,
-    rotation,
-)
+from edgeheads.data.scenes.raycast import Camera
+from edgeheads.data.scenes.shapes import Box, Cylinder, Floats, Room, Sphere, Vector, rotation
 
 __all__ = [
     "CLASSES",

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from edgeheads.data.sample import Sample
 from edgeheads.data.scenes.labels import label_corners, label_objects, label_surfaces
 from edgeheads.data.scenes.layout import Light, Scene
-from edgeheads.data.scenes.raycast import Floats, Hits, occluded, trace
+from edgeheads.data.scenes.raycast import Hits, occluded, trace
+from edgeheads.data.scenes.shapes import Floats
 from edgeheads.data.scenes.textures import TEXTURES
 
 __all__ = ["photograph", "render", "shade"]

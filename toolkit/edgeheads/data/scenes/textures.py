@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from edgeheads.data.scenes.raycast import Floats
+from edgeheads.data.scenes.shapes import Floats
 
 __all__ = ["TEXTURES", "Texture"]
 
