@@ -97,3 +97,21 @@ def test_options_are_checked_before_anything_starts(tmp_path: Path) -> None:
         done = run("prune", tmp_path, "--task", "depth", *arguments)
         assert done.returncode == 2
         assert message in done.stderr
+
+
+def test_options_of_a_model_without_a_recipe_are_checked_too(tmp_path: Path) -> None:
+    for arguments, message in (
+        (["--target", "mac=1"], "pruning: target: unknown target 'mac'; did you mean macs?"),
+        (["--target", "macs=0.5", "--distill", "-1"], "distill: input should be greater than"),
+        (
+            ["--sparsity", "0.8", "--pattern", "2:4"],
+            "pruning: the pattern 2:4 has 50% zeros at most",
+        ),
+        (
+            ["--target", "macs=0.5", "--input-size", "64", "--strict"],
+            "--input-size, --strict would change a recipe, and the model has none beside it",
+        ),
+    ):
+        done = run("prune", tmp_path / "net.keras", *arguments, "--dry-run")
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from edgeheads.compression.prune.pattern import parse_pattern, require_fitting
 from edgeheads.compression.prune.target import parse_target
@@ -81,6 +81,9 @@ Side = Annotated[StrictInt, Field(ge=32, le=4096)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=_Section)
 
 
 class BackboneSection(_Section):
@@ -170,6 +173,15 @@ class PruneSection(_Section):
     sparsity: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     pattern: StrictStr = "unstructured"
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> PruneSection:
+        """Return the section of a model that has no recipe around it.
+
+        Raises:
+            EdgeheadsError: a value that its field does not take.
+        """
+        return _parse(cls, values, "pruning")
+
     @field_validator("target")
     @classmethod
     def _target_is_one(cls, target: str | None) -> str | None:
@@ -248,7 +260,7 @@ class Recipe(_Section):
             for section in sections:
                 target = target[section]
             target[field] = value
-        return _parse(content, f"recipe {self.name}")
+        return _parse(Recipe, content, f"recipe {self.name}")
 
     def values(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -286,7 +298,7 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
         raise EdgeheadsError(
             f"recipe {path} must be a mapping of fields to values, received {content!r:.60}"
         )
-    return _parse({"name": path.stem, **content}, f"recipe {path}")
+    return _parse(Recipe, {"name": path.stem, **content}, f"recipe {path}")
 
 
 def recipe_to_yaml(recipe: Recipe) -> str:
@@ -295,27 +307,29 @@ def recipe_to_yaml(recipe: Recipe) -> str:
     return text
 
 
-def _parse(content: dict[str, Any], where: str) -> Recipe:
+def _parse(kind: type[S], content: Mapping[str, Any], where: str) -> S:
     try:
-        return Recipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         dotted = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            problem = f"unknown field {dotted!r}{_hint(first['loc'])}"
+            problem = f"unknown field {dotted!r}{_hint(kind, first['loc'])}"
         elif first["type"] == "missing":
             problem = f"field {dotted!r} is missing"
         else:
             message = first["msg"].removeprefix("Value error, ")
-            problem = f"{dotted}: {message[0].lower()}{message[1:]}, received {first['input']!r}"
+            # A rule of several fields has no place of its own.
+            place = f"{dotted}: " if dotted else ""
+            problem = f"{place}{message[0].lower()}{message[1:]}, received {first['input']!r}"
         raise EdgeheadsError(f"{where}: {problem}{more}") from None
 
 
-def _hint(location: tuple[int | str, ...]) -> str:
-    section: type[BaseModel] = Recipe
+def _hint(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    section = kind
     for part in location[:-1]:
-        section = type(getattr(Recipe.model_construct(), str(part)))
+        section = type(getattr(kind.model_construct(), str(part)))
     known = sorted(section.model_fields)
     close = difflib.get_close_matches(str(location[-1]), known, n=2, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"

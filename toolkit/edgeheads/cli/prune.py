@@ -36,6 +36,9 @@ _SECTION = (
     "pattern",
 )
 
+# Options of a recipe that a model without one takes, too.
+_ALONE = ("data", "seed")
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
@@ -79,6 +82,8 @@ def prune(
     section = {name: overrides.pop(name) for name in _SECTION}
     section = {name: value for name, value in section.items() if value is not None}
     recipe = _recipe(file, task, recipe_name, overrides, section)
+    if recipe is None:
+        _require_alone(overrides)
     if dry_run:
         _print_plan(recipe, section)
         return
@@ -132,10 +137,21 @@ def _recipe(
     return recipe.with_values(**{f"prune.{name}": value for name, value in section.items()})
 
 
+def _require_alone(overrides: dict[str, Any]) -> None:
+    """Raise EdgeheadsError where options are given that change a recipe, and there is none."""
+    given = [name for name, value in overrides.items() if value is not None]
+    options = [f"--{name.replace('_', '-')}" for name in given if name not in _ALONE]
+    if options:
+        raise EdgeheadsError(
+            f"{', '.join(options)} would change a recipe, and the model has none beside it; name "
+            "one with --recipe or --task, or leave the option out"
+        )
+
+
 def _print_plan(recipe: Recipe | None, section: dict[str, Any]) -> None:
     from edgeheads.recipe import PruneSection, recipe_to_yaml
 
     if recipe is not None:
         click.echo(recipe_to_yaml(recipe), nl=False)
     else:
-        print_json(PruneSection(**section).model_dump(mode="json"))
+        print_json(PruneSection.of(section).model_dump(mode="json"))

@@ -63,18 +63,19 @@ def prune_alone(
         progress: where to report.
 
     Raises:
-        EdgeheadsError: a file that cannot be read or that does not fit the other, or a target
-            that cannot be reached.
+        EdgeheadsError: a file that cannot be read or that does not fit the other, a field that is
+            not what it must be, or a target that cannot be reached.
     """
     progress = progress or SilentProgress()
     require_other_folder(model_file, folder)
+    PruneSection.of(section)
     set_up_backend(seed)
     quiet_tensorflow()
     prepare_folder(folder)
     watch = Stopwatch()
     model = load_any(model_file)
     arrays = LabelledArrays.read(Path(data), model) if data else None
-    options = PruneSection(**{"importance": "taylor" if arrays else "l2", **section})
+    options = PruneSection.of({"importance": "taylor" if arrays else "l2", **section})
     if options.importance == "taylor" and arrays is None:
         raise EdgeheadsError(
             "importance taylor needs labelled data: give --data FILE.npz with x and y, or choose "
