@@ -16,14 +16,8 @@ from conftest import tiny_recipe  # noqa: E402
 from edgeheads.errors import EdgeheadsError  # noqa: E402
 from edgeheads.progress import SilentProgress  # noqa: E402
 from edgeheads.tasks import get_task  # noqa: E402
-from edgeheads.train import (  # noqa: E402
-    RunOptions,
-    TrainResult,
-    read_training_data,
-    set_up_backend,
-    train,
-    train_and_log,
-)
+from edgeheads.train import read_training_data, set_up_backend, train  # noqa: E402
+from edgeheads.training.run import RunOptions, TrainResult, train_and_log  # noqa: E402
 
 VALIDATED = {
     "data.train_samples": 16,

@@ -20,8 +20,8 @@ pytest.importorskip("pydantic")
 from conftest import tiny_recipe  # noqa: E402
 from edgeheads.errors import EdgeheadsError  # noqa: E402
 from edgeheads.recipe import Recipe, load_recipe, recipe_to_yaml  # noqa: E402
-from edgeheads.train import RunOptions, train_and_log  # noqa: E402
 from edgeheads.training.checkpoint import Checkpoint, State  # noqa: E402
+from edgeheads.training.run import RunOptions, train_and_log  # noqa: E402
 
 # Everything that has state: averages, a best model, dropout.
 FEATURES: dict[str, Any] = {
@@ -43,7 +43,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from edgeheads.recipe import load_recipe
-from edgeheads.train import RunOptions, train_and_log
+from edgeheads.training.run import RunOptions, train_and_log
 train_and_log(load_recipe(sys.argv[1]), Path(sys.argv[2]), RunOptions(checkpoint_seconds=0.0))
 """
 

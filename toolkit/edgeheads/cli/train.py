@@ -13,7 +13,7 @@ from edgeheads.cli.options import json_option
 from edgeheads.cli.recipe_options import load_pipeline, recipe_options, resolve_recipe, run_name
 
 if TYPE_CHECKING:
-    from edgeheads.train import TrainResult
+    from edgeheads.training.run import TrainResult
 
 
 @click.command()
@@ -61,8 +61,8 @@ def train(
     try:
         with terminal_progress(silent=as_json) as progress:
             with progress.step("Starting TensorFlow"):
-                run = load_pipeline("train:train_and_log", "training a model")
-                options = load_pipeline("train:RunOptions", "training a model")
+                run = load_pipeline("training.run:train_and_log", "training a model")
+                options = load_pipeline("training.run:RunOptions", "training a model")
             result = run(
                 recipe,
                 folder,

@@ -13,7 +13,7 @@ from edgeheads.tasks import get_task
 
 if TYPE_CHECKING:
     from edgeheads.tasks.base import Metric, Task
-    from edgeheads.train import TrainResult
+    from edgeheads.training.run import TrainResult
 
 __all__ = ["print_result"]
 
