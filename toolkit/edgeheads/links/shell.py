@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
-import selectors
 import shlex
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -21,6 +18,7 @@ from typing import IO, ClassVar, TypeVar
 from edgeheads.errors import EdgeheadsError, RuntimeFailureError
 from edgeheads.links import scripts
 from edgeheads.links.base import Link, RunResult, checked_name
+from edgeheads.links.client import Guard, end_client, receive, start_client
 
 __all__ = ["DEFAULT_VENV", "ShellLink"]
 
@@ -65,7 +63,7 @@ class ShellLink(Link):
         self._wanted_python = python
         self._wanted_venv = venv or DEFAULT_VENV
         self._marker = f"edgeheads-{secrets.token_hex(8)}"
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
         self._folder = ""
         self._runs = 0
         self.venv = self._wanted_venv
@@ -191,70 +189,24 @@ class ShellLink(Link):
         words = ("sh", "-c", scripts.GUARD, "sh")
         values = (self._marker, self._wanted_venv, str(self.grace_seconds), folder)
         argv = self._client(shlex.join([*self._prefix(), *words, *values]), is_guard=True)
-        with tempfile.TemporaryFile() as said:
-            guard = self._start(argv, subprocess.PIPE, said)
-            self._guard = guard
-            try:
-                answers = self._answers(guard)
-            except BaseException:
-                self._close()
-                raise
-            if "ready" not in answers:
-                is_silent = guard.poll() is None
-                self._close()
-                said.seek(0)
-                words_said = said.read().decode("utf-8", "replace")
-                if "lost" in answers:
-                    words_said = "its work folder is gone"
-                elif is_silent and not words_said:
-                    words_said = f"timed out after {self.connect_seconds:g} s"
-                raise RuntimeFailureError(self._opening_failure(words_said, guard.returncode))
+        guard = Guard(argv, self._marker, self.connect_seconds)
+        if guard.failure:
+            raise RuntimeFailureError(self._opening_failure(guard.failure))
+        self._guard, answers = guard, guard.answers
         self._folder = answers["folder"]
         self.venv = answers["venv"]
         self.has_venv = "python" in answers
         self.python = self._wanted_python or answers.get("python", "python3")
 
-    def _opening_failure(self, words: str, exit_code: int | None) -> str:
+    def _opening_failure(self, words: str) -> str:
         if any(sign in words for sign in (*_FULL_SIGNS, "mktemp", "mkdir")):
             return str(self._failure("no work folder can be made on", words))
-        return f"{self.describe()} cannot be used: {self._reason(words or f'exit {exit_code}')}"
-
-    def _answers(self, guard: subprocess.Popen[bytes]) -> dict[str, str]:
-        """Read the guard's lines up to "ready"; a login shell may put lines of its own between."""
-        assert guard.stdout is not None  # noqa: S101 - it was asked for
-        found: dict[str, str] = {}
-        deadline = time.monotonic() + self.connect_seconds
-        received = b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(guard.stdout, selectors.EVENT_READ)
-            while "ready" not in found:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    return {}
-                block = os.read(guard.stdout.fileno(), 65536)
-                received += block
-                *lines, received = received.split(b"\n")
-                for line in lines:
-                    mark, _, text = line.decode("utf-8", "replace").partition(" ")
-                    if mark == self._marker:
-                        key, _, value = text.partition(" ")
-                        found[key] = value
-                if not block:
-                    break
-        return found
+        return f"{self.describe()} cannot be used: {self._reason(words)}"
 
     def _close(self) -> None:
         guard, self._guard = self._guard, None
-        if guard is None:
-            return
-        for stream in (guard.stdin, guard.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        try:
-            guard.wait(5)
-        except subprocess.TimeoutExpired:
-            guard.kill()
-            guard.wait()
+        if guard is not None:
+            guard.close()
 
     def _reopen(self, words: str, lost: int) -> None:
         """Connect again after a loss, to the same work folder."""
@@ -322,11 +274,11 @@ class ShellLink(Link):
         seconds: float,
         stdin: IO[bytes] | int = subprocess.DEVNULL,
     ) -> RunResult:
-        process = self._start(self._argv(script, arguments), stdin, subprocess.PIPE)
+        process = start_client(self._argv(script, arguments), stdin, subprocess.PIPE)
         try:
             stdout, stderr = process.communicate(timeout=max(0.0, seconds))
         except BaseException:
-            _end(process)
+            end_client(process)
             raise
         out, err = (text.decode("utf-8", "replace") for text in (stdout, stderr))
         if process.returncode != 0 or self._marker not in out:
@@ -337,20 +289,11 @@ class ShellLink(Link):
         """Copy the file's bytes as they come; nothing replaces the local file before the last."""
         part = local.with_name(f"{local.name}.part")
         with tempfile.TemporaryFile() as said:
-            process = self._start(self._argv(scripts.PULL, (name,)), subprocess.DEVNULL, said)
-            assert process.stdout is not None  # noqa: S101 - it was asked for
+            process = start_client(self._argv(scripts.PULL, (name,)), subprocess.DEVNULL, said)
             watch = threading.Timer(_copy_seconds(1 << 30), process.kill)
             watch.start()
             try:
-                line = b" "
-                started = False
-                while line and not started:
-                    line = process.stdout.readline()
-                    started = line.strip() == self._marker.encode()
-                size = process.stdout.readline().strip().decode()
-                with part.open("wb") as file:
-                    shutil.copyfileobj(process.stdout, file)
-                process.wait()
+                started, size = receive(process, self._marker, part)
             except OSError as error:
                 part.unlink(missing_ok=True)
                 raise EdgeheadsError(
@@ -359,7 +302,7 @@ class ShellLink(Link):
                 ) from None
             finally:
                 watch.cancel()
-                _end(process)
+                end_client(process)
             said.seek(0)
             words = said.read().decode("utf-8", "replace")
         whole = size.isdecimal() and part.stat().st_size == int(size)
@@ -372,32 +315,11 @@ class ShellLink(Link):
             raise RuntimeFailureError(f"{self.describe()} has no file {name!r} to copy back")
         raise self._failure(f"{name!r} could not be copied from", self._after_marker(words))
 
-    def _start(
-        self, argv: list[str], stdin: IO[bytes] | int, stderr: IO[bytes] | int
-    ) -> subprocess.Popen[bytes]:
-        try:
-            # A session of its own: Ctrl-C must not end the connection that cleans up.
-            return subprocess.Popen(
-                argv,
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                start_new_session=True,
-                env={**os.environ, "LC_ALL": "C"},
-            )
-        except OSError as error:
-            raise RuntimeFailureError(
-                f"{argv[0]} does not start: {error.strerror}; install it on this machine"
-            ) from None
-
     def _require_connection(self, exit_code: int, started: bool, words: str) -> None:
         """Raise if a script ended because the connection did."""
-        # The guard's client ends with the connection, if a moment later.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            if self._guard is not None:
-                self._guard.wait(0.1 if started and exit_code != _LOST_EXIT_CODE else 1.0)
-            raise _DroppedError(words)
-        if not started:
+        # The guard ends with the connection, if a moment later.
+        seconds = 0.1 if started and exit_code != _LOST_EXIT_CODE else 1.0
+        if self._guard is None or self._guard.ends_within(seconds) or not started:
             raise _DroppedError(words)
 
     def _after_marker(self, text: str) -> str:
@@ -415,15 +337,6 @@ class ShellLink(Link):
 def _copy_seconds(size: int) -> float:
     """Return how long a copy may take: a slow radio link moves some 50 kB a second."""
     return 120.0 + size / 50e3
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a client. Its pipes are closed unread: ssh's connection may hold their other ends."""
-    process.kill()
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
-    process.wait()
 
 
 def _short(command: str) -> str:
