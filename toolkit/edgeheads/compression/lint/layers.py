@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeheads.compression.graph import Call
 from edgeheads.compression.lint.rule import Network, Rule, kind_of
 
-__all__ = ["RULES", "custom_layers"]
+__all__ = ["RULES", "WITHOUT_BUILT_IN", "custom_layers"]
 
 # Of `keras.ops` and layers: what the converter, held to built-in operations, refuses always.
-_WITHOUT_BUILT_IN = frozenset(
+WITHOUT_BUILT_IN = frozenset(
     {
         *("Tan", "Sinh", "Cosh", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh"),
-        *("Argmax", "Argmin", "Bincount", "Cross", "Cumprod", "Diagonal", "Erf", "Erfinv"),
-        *("Cholesky", "Det", "Inv", "Qr", "Solve", "SVD"),
-        *("AffineTransform", "PerspectiveTransform", "RGBToHSV"),
-        *("AveragePooling3D", "MaxPooling3D"),
+        *("Argmax", "Argmin", "Nanargmax", "Nanargmin", "InTopK", "Nonzero", "SearchSorted"),
+        *("Bincount", "Cross", "Cumprod", "Nancumprod", "Diagonal", "Nanmedian"),
+        *("Erf", "Erfc", "Erfinv", "I0", "Polar", "Signbit", "LeftShift", "BitwiseInvert"),
+        *("Cholesky", "CholeskyInverse", "Det", "Eig", "Eigh", "Inv", "Logdet", "LuFactor"),
+        *("Lstsq", "MatrixRank", "Pinv", "Qr", "Slogdet", "Solve", "SolveTriangular", "SVD"),
+        *("AffineTransform", "PerspectiveTransform", "HSVToRGB", "RGBToHSV"),
+        *("AdaptiveAveragePooling3D", "AdaptiveMaxPooling3D", "AveragePooling3D", "MaxPooling3D"),
     }
 )
+# Over three axes there is a convolution, and no pooling.
+_POOLS = ("AdaptiveAveragePool", "AdaptiveMaxPool", "AveragePool", "MaxPool")
+_GLOBAL = "GlobalAveragePooling2D or GlobalMaxPooling2D"
+_DILATABLE = ("Conv1DTranspose", "Conv2DTranspose")
 _RESIZES = ("UpSampling2D", "Resizing", "Resize")
 _INTERPOLATIONS = ("nearest", "bilinear")
+_IMAGE_RANK = 4
 
 
 def _custom(network: Network) -> Iterator[tuple[str, str]]:
@@ -34,23 +43,33 @@ def _custom(network: Network) -> Iterator[tuple[str, str]]:
 
 def _unconvertible(network: Network) -> Iterator[tuple[str, str]]:
     for call in network.calls:
-        if found := _refused(call.layer):
+        if found := _refused(call):
             yield call.layer.name, found
 
 
-def _refused(layer: Any) -> str:
+def _refused(call: Call) -> str:
     """Return what the converter refuses in a layer or operation; empty where it takes it."""
-    kind = kind_of(layer)
-    if kind in _WITHOUT_BUILT_IN:
+    layer, kind = call.layer, kind_of(call.layer)
+    if kind in WITHOUT_BUILT_IN:
         return f"no built-in operation computes {kind}"
+    if kind in _POOLS and len(call.inputs[0].shape) > _IMAGE_RANK:
+        return f"no built-in operation computes {kind} over three axes"
+    if kind == "Where" and len(call.inputs) == 1:
+        return "no built-in operation computes Where without two values to choose from"
+    if kind.startswith("Adaptive") and 1 in _sides(layer.output_size):
+        return f"Keras computes it by windows wider than the map where it pools to 1; use {_GLOBAL}"
     if kind in _RESIZES:
         if layer.interpolation not in _INTERPOLATIONS:
             return f"no built-in operation has {layer.interpolation} interpolation"
         if getattr(layer, "antialias", False):
             return "no built-in operation resizes with antialiasing"
-    if kind == "Conv2DTranspose" and max(layer.dilation_rate) > 1:
+    if kind in _DILATABLE and max(layer.dilation_rate) > 1:
         return f"the built-in operation has no dilation, received {tuple(layer.dilation_rate)}"
     return ""
+
+
+def _sides(size: int | Sequence[int]) -> Sequence[int]:
+    return (size,) if isinstance(size, int) else size
 
 
 def custom_layers(file: Path) -> list[tuple[str, str, str]]:

@@ -13,14 +13,15 @@ __all__ = ["RULES"]
 
 _BLOCK = 8
 _RANK = 4
+_TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
 
 
 def _dynamic(network: Network) -> Iterator[tuple[str, str]]:
     for call in network.calls:
-        # The batch is fixed to 1 by the converter.
+        # The batch is fixed to 1 by the converter: an axis that a transposition moves it to, or
+        # that it is merged with, is not open.
         shapes = [tuple(one.shape) for one in call.outputs if None in one.shape[1:]]
-        started = any(None in one.shape[1:] for one in call.inputs)
-        if shapes and not started:
+        if shapes and not call.inputs:
             yield call.layer.name, f"has the open shape {shapes[0]}"
 
 
@@ -49,7 +50,9 @@ def _after(network: Network, call: Call) -> list[Call]:
 
 def _transposed(network: Network) -> Iterator[tuple[str, str]]:
     for call in network.calls:
-        if kind_of(call.layer).endswith("Transpose") and hasattr(call.layer, "strides"):
+        if kind_of(call.layer) == "ConvTranspose":
+            yield call.layer.name, f"an operation with the stride {call.layer.strides}"
+        elif kind_of(call.layer) in _TRANSPOSED:
             kernel, strides = call.layer.kernel_size, call.layer.strides
             overlap = any(k % s for k, s in zip(kernel, strides, strict=True))
             uneven = "; the kernel is no multiple of the stride, which leaves a pattern"
