@@ -92,6 +92,11 @@ class BenchSettings:
                 f"{self.input_low} and {self.input_high}"
             )
 
+    @property
+    def longest_seconds(self) -> float:
+        """How long warm-up and measurement take at most, but for the run that is under way."""
+        return self.min_warmup_seconds + 2 * self.max_seconds
+
 
 class DeviceSession:
     """A device that is ready to be asked about models.
@@ -160,8 +165,7 @@ class DeviceSession:
         settings = settings or BenchSettings()
         threads = settings.threads or self.profile.threads
         keys = {**asdict(settings), "threads": threads, "image": dict(image or {})}
-        seconds = settings.min_warmup_seconds + 2 * settings.max_seconds
-        return self._ask_about(model, "bench", keys, extra_seconds=seconds)
+        return self._ask_about(model, "bench", keys, extra_seconds=settings.longest_seconds)
 
     def profile_ops(
         self, model: Path, threads: int | None = None, runs: int = 30, rounds: int = 3

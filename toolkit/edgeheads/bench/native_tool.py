@@ -140,13 +140,7 @@ class ToolSession(DeviceSession):
             "finished_at": finished_at,
         }
 
-    def _ask(
-        self,
-        action: str,
-        keys: Mapping[str, Any],
-        model: Path | None = None,
-        extra_seconds: float = 0.0,
-    ) -> dict[str, Any]:
+    def _ask(self, action: str, *_about: Any, **_named: Any) -> dict[str, Any]:
         raise EdgeheadsError(
             f"{self.profile.name} has benchmark_model and no Python ({action}): it tells latency "
             "alone; leave out what needs more, or set Python up there and name its profile"
@@ -167,8 +161,7 @@ class ToolSession(DeviceSession):
             "--report_peak_memory_footprint=true",
             *_DELEGATE_FLAGS[self.profile.delegate],
         ]
-        seconds = settings.min_warmup_seconds + 2 * settings.max_seconds
-        done = self._link.run(argv, _START_SECONDS + seconds)
+        done = self._link.run(argv, _START_SECONDS + settings.longest_seconds)
         words = f"{done.stdout}\n{done.stderr}".replace("\r", "")
         if done.exit_code != 0:
             lines = [line for line in words.splitlines() if line.strip()] or ["it left no message"]
