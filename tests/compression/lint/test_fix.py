@@ -11,9 +11,10 @@ import pytest
 keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
+from edgeheads.compression.lint import fix  # noqa: E402
 from edgeheads.compression.lint.fix import _difference, fix_model, save_fixed  # noqa: E402
 from edgeheads.compression.lint.hard_swish import expand_hard_swish  # noqa: E402
-from edgeheads.errors import EdgeheadsError  # noqa: E402
+from edgeheads.errors import CheckFailedError, EdgeheadsError  # noqa: E402
 from edgeheads.export.tflite import convert_to_float_tflite  # noqa: E402
 from edgeheads.targets.graph import read_operations  # noqa: E402
 
@@ -205,3 +206,34 @@ def test_a_softmax_hides_no_difference(end: Any) -> None:
     other.layers[1].set_weights([kernel, np.full(4, 2e-3)])
     assert np.array_equal(*(one(np.ones((1, 4), np.float32)) for one in (built, other)))
     assert _difference(built, other) == pytest.approx(1.0, rel=1e-2)
+
+
+def cancelling(bias: float) -> Any:
+    """What a normalization leaves of values around a bias, of which it subtracts all."""
+    image = keras.Input((4,))
+    built = keras.Model(image, layers.BatchNormalization()(layers.Dense(4)(image)))
+    kernel = np.random.default_rng(0).normal(size=(4, 4))
+    built.layers[1].set_weights([kernel, np.full(4, bias)])
+    built.layers[2].set_weights([np.ones(4), np.zeros(4), np.full(4, bias), np.ones(4)])
+    return built
+
+
+def test_a_model_that_only_rounding_moves_is_rewritten() -> None:
+    """Of values around 100,000, float32 keeps steps of 1/128: folded, nothing is subtracted."""
+    fixed = fix_model(cancelling(1e5))
+    assert fixed.folded_norms == 1
+    assert 1e-3 < fixed.difference < 2e-2
+
+
+def test_a_rewrite_that_computes_something_else_is_refused(monkeypatch: Any) -> None:
+    """Where the model itself is steady, and where it is not."""
+
+    def wrong(model: Any) -> Any:
+        twin = keras.models.clone_model(model)
+        twin.set_weights([one * 1.5 for one in model.get_weights()])
+        return twin
+
+    monkeypatch.setattr(fix, "fold_batch_norms", wrong)
+    for bias, allowed in ((0.0, "0.001"), (1e5, "0.0")):
+        with pytest.raises(CheckFailedError, match=rf"at most {allowed}.* Nothing was written"):
+            fix_model(cancelling(bias))
