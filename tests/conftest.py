@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,3 +123,12 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> ConvertResult:
 
     folder = tmp_path_factory.mktemp("converted") / "run"
     return convert(tiny_recipe(), folder, bench_settings=QUICK_BENCH)
+
+
+@pytest.fixture
+def two_bundles(converted: ConvertResult, tmp_path: Path) -> Path:
+    """A folder, of a name that HTML must escape, with Bundles of `converted` to be changed."""
+    folder = tmp_path / "<b>run"
+    for precision in ("float32", "int8"):
+        shutil.copytree(converted.bundles[precision].folder, folder / precision)
+    return folder

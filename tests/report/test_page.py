@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,18 +15,7 @@ from edgeheads.report.charts import histogram
 from edgeheads.report.collect import collect_report, pareto_front
 from edgeheads.report.page import to_html
 
-if TYPE_CHECKING:
-    from edgeheads.convert import ConvertResult
-
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-
-
-@pytest.fixture
-def run(converted: ConvertResult, tmp_path: Path) -> Path:
-    folder = tmp_path / "<b>run"
-    for precision in ("float32", "int8"):
-        shutil.copytree(converted.bundles[precision].folder, folder / precision)
-    return folder
 
 
 def point(p50_ms: float, size_bytes: int, value: float) -> dict[str, float]:
@@ -44,8 +32,8 @@ def test_equal_points_are_both_on_the_front() -> None:
     assert pareto_front([point(1, 1, 1)] * 2, higher_is_better=True) == [True, True]
 
 
-def test_stages_go_from_the_float_model_to_the_device(run: Path) -> None:
-    content = collect_report([run])
+def test_stages_go_from_the_float_model_to_the_device(two_bundles: Path) -> None:
+    content = collect_report([two_bundles])
     assert content["left_out"] == []
     int8 = content["bundles"][1]
     assert [one["stage"] for one in int8["stages"]] == ["float Keras", ".tflite on host"]
@@ -54,12 +42,12 @@ def test_stages_go_from_the_float_model_to_the_device(run: Path) -> None:
     json.dumps(content, allow_nan=False)
 
 
-def test_checks_of_a_device_and_of_a_target_that_is_not_at_hand(run: Path) -> None:
-    sha256 = collect_report([run])["bundles"][1]["model_sha256"]
+def test_checks_of_a_device_and_of_a_target_that_is_not_at_hand(two_bundles: Path) -> None:
+    sha256 = collect_report([two_bundles])["bundles"][1]["model_sha256"]
     check = {"name": "operations", "passed": False, "detail": "ARG_MAX <CPU>"}
     target = {"model_sha256": sha256, "target": "coral-usb", "checks": [check]}
-    (run / "int8" / "target-coral-usb.json").write_text(json.dumps(target))
-    content = collect_report([run])
+    (two_bundles / "int8" / "target-coral-usb.json").write_text(json.dumps(target))
+    content = collect_report([two_bundles])
     checks = content["bundles"][1]["checks"]
     assert checks[0] == {"where": "coral-usb, not at hand", **check}
     assert {one["where"] for one in checks[1:]} == {"host"}
@@ -67,43 +55,45 @@ def test_checks_of_a_device_and_of_a_target_that_is_not_at_hand(run: Path) -> No
     assert f"{len(checks) - 1} of {len(checks)} checks passed" in page
     assert "ARG_MAX &lt;CPU&gt;" in page
     target["model_sha256"] = "0" * 64
-    (run / "int8" / "target-coral-usb.json").write_text(json.dumps(target))
-    assert "target-coral-usb.json is of another file" in collect_report([run])["left_out"][0]
+    (two_bundles / "int8" / "target-coral-usb.json").write_text(json.dumps(target))
+    assert (
+        "target-coral-usb.json is of another file" in collect_report([two_bundles])["left_out"][0]
+    )
 
 
-def test_a_measurement_of_another_file_is_left_out_and_named(run: Path) -> None:
-    path = run / "int8" / "benchmark.json"
+def test_a_measurement_of_another_file_is_left_out_and_named(two_bundles: Path) -> None:
+    path = two_bundles / "int8" / "benchmark.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "model_sha256": "0" * 64}))
-    content = collect_report([run])
+    content = collect_report([two_bundles])
     assert content["bundles"][1]["benchmarks"] == {}
     assert len(content["left_out"]) == 1
     assert "is of another file" in content["left_out"][0]
     assert "is of another file" in to_html(content)
 
 
-def test_a_measurement_without_its_numbers_is_left_out_and_named(run: Path) -> None:
-    path = run / "int8" / "benchmark.json"
+def test_a_measurement_without_its_numbers_is_left_out_and_named(two_bundles: Path) -> None:
+    path = two_bundles / "int8" / "benchmark.json"
     path.write_text(json.dumps({"model_sha256": json.loads(path.read_text())["model_sha256"]}))
-    content = collect_report([run])
+    content = collect_report([two_bundles])
     assert "benchmark.json has no latency_ms, repeats; measure again" in content["left_out"][0]
     assert to_html(content)
 
 
-def test_files_of_one_run_share_a_chart(run: Path) -> None:
-    [comparison] = collect_report([run])["comparisons"]
+def test_files_of_one_run_share_a_chart(two_bundles: Path) -> None:
+    [comparison] = collect_report([two_bundles])["comparisons"]
     assert [one["precision"] for one in comparison["points"]] == ["float32", "int8"]
 
 
-def test_a_changed_bundle_is_left_out_and_named(run: Path) -> None:
-    with (run / "int8" / "model.tflite").open("ab") as file:
+def test_a_changed_bundle_is_left_out_and_named(two_bundles: Path) -> None:
+    with (two_bundles / "int8" / "model.tflite").open("ab") as file:
         file.write(b"x")
-    content = collect_report([run])
+    content = collect_report([two_bundles])
     assert [one["precision"] for one in content["bundles"]] == ["float32"]
     assert "is not the file this Bundle was made with" in content["left_out"][0]
 
 
-def test_page_needs_nothing_beside_it_and_escapes_names(run: Path) -> None:
-    page = to_html(collect_report([run]))
+def test_page_needs_nothing_beside_it_and_escapes_names(two_bundles: Path) -> None:
+    page = to_html(collect_report([two_bundles]))
     assert "&lt;b&gt;run" in page
     assert "<b>run" not in page
     assert "<script" not in page
@@ -124,9 +114,9 @@ def test_folder_without_bundles_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium or google-chrome on PATH")
-def test_browser_draws_the_page(run: Path, tmp_path: Path) -> None:
+def test_browser_draws_the_page(two_bundles: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    page.write_text(to_html(collect_report([run])), encoding="utf-8")
+    page.write_text(to_html(collect_report([two_bundles])), encoding="utf-8")
     drawn = subprocess.run(
         [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()],
         capture_output=True,

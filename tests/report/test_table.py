@@ -16,16 +16,10 @@ if TYPE_CHECKING:
     from edgeheads.convert import ConvertResult
 
 
-@pytest.fixture
-def run(converted: ConvertResult, tmp_path: Path) -> Path:
-    folder = tmp_path / "run"
-    for precision in ("float32", "int8"):
-        shutil.copytree(converted.bundles[precision].folder, folder / precision)
-    return folder
-
-
-def test_a_row_for_each_judged_metric_of_each_file(run: Path, converted: ConvertResult) -> None:
-    rows = collect_rows(find_bundles([run]))
+def test_a_row_for_each_judged_metric_of_each_file(
+    two_bundles: Path, converted: ConvertResult
+) -> None:
+    rows = collect_rows(find_bundles([two_bundles]))
     assert [(row.precision, row.metric.name) for row in rows] == [
         (precision, name) for precision in ("float32", "int8") for name in ("abs_rel", "delta1")
     ]
@@ -43,16 +37,16 @@ def test_a_row_for_each_judged_metric_of_each_file(run: Path, converted: Convert
     assert rows[2].drop == pytest.approx(worse - 1)
 
 
-def test_markdown_has_a_cell_for_each_heading(run: Path) -> None:
-    lines = to_markdown(collect_rows(find_bundles([run]))).splitlines()
+def test_markdown_has_a_cell_for_each_heading(two_bundles: Path) -> None:
+    lines = to_markdown(collect_rows(find_bundles([two_bundles]))).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert len(lines) == 2 + 4
     assert "| depth | synthetic | 3 | int8 | AbsRel ↓ |" in lines[4]
 
 
-def test_without_the_float_file_there_is_nothing_to_compare_with(run: Path) -> None:
-    shutil.rmtree(run / "float32")
-    rows = collect_rows(find_bundles([run]))
+def test_without_the_float_file_there_is_nothing_to_compare_with(two_bundles: Path) -> None:
+    shutil.rmtree(two_bundles / "float32")
+    rows = collect_rows(find_bundles([two_bundles]))
     assert [(row.reference, row.drop, row.time_ratio) for row in rows] == [(None, None, None)] * 2
     assert to_markdown(rows)
 
@@ -62,14 +56,14 @@ def test_a_folder_without_bundles_is_refused(tmp_path: Path) -> None:
         find_bundles([tmp_path])
 
 
-def test_a_bundle_that_was_not_evaluated_names_the_command(run: Path) -> None:
-    (run / "int8" / "evaluation.json").unlink()
+def test_a_bundle_that_was_not_evaluated_names_the_command(two_bundles: Path) -> None:
+    (two_bundles / "int8" / "evaluation.json").unlink()
     with pytest.raises(EdgeheadsError, match=r"was not evaluated; run: edgeheads evaluate .*int8"):
-        collect_rows(find_bundles([run]))
+        collect_rows(find_bundles([two_bundles]))
 
 
-def test_a_measurement_of_another_file_is_refused(run: Path) -> None:
-    path = run / "int8" / "benchmark.json"
+def test_a_measurement_of_another_file_is_refused(two_bundles: Path) -> None:
+    path = two_bundles / "int8" / "benchmark.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "model_sha256": "0" * 64}))
     with pytest.raises(CheckFailedError, match=r"measured another file .* edgeheads bench"):
-        collect_rows(find_bundles([run]))
+        collect_rows(find_bundles([two_bundles]))
