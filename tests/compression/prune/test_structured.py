@@ -155,6 +155,55 @@ def test_rounds_approach_the_target_in_equal_ratios_and_keep_what_was_trained() 
     assert pruned.widths["expand_0"][0] == 48
 
 
+def chain() -> Any:
+    keras.utils.set_random_seed(1)
+    x = image = keras.Input((16, 16, 3))
+    for index, width in enumerate((16, 24, 32)):
+        x = L.Conv2D(width, 3, padding="same", name=f"c{index}")(x)
+    return keras.Model(image, L.Dense(5)(L.GlobalAveragePooling2D()(x)))
+
+
+def test_rounds_keep_the_share_of_the_original_that_one_round_would() -> None:
+    criterion = Criterion(normalization="none", limits=Limits(multiple=1, min_fraction=0.5))
+    *_, pruned = prune_in_rounds(chain(), "macs=0.35", 3, criterion)
+    assert pruned.macs[1] <= 0.35 * pruned.macs[0]
+    assert all(after >= before / 2 for before, after in pruned.widths.values()), pruned.widths
+
+
+def test_widths_are_those_of_the_original_and_of_the_last_round() -> None:
+    model = chain()
+    changed = []
+    for pruned in prune_in_rounds(model, "macs=0.2", 4, Criterion(normalization="none")):
+        widths = {
+            name: (model.get_layer(name).filters, pruned.model.get_layer(name).filters)
+            for name in ("c0", "c1", "c2")
+        }
+        assert pruned.widths == {name: pair for name, pair in widths.items() if len(set(pair)) > 1}
+        changed.append(len(pruned.widths))
+    assert changed == [1, 2, 2, 3]  # one loses channels in the middle rounds only
+
+
+def test_taylor_does_not_care_what_is_frozen() -> None:
+    model = network()
+    batch = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    gradients = loss_gradients(lambda _, y: keras.ops.mean(keras.ops.square(y)), [(batch, None)])
+    scores = []
+    for trainable in (True, False):
+        model.trainable = trainable
+        frozen = keras.models.clone_model(model)  # as it is loaded from a file
+        frozen.set_weights(model.get_weights())
+        scores.append(importance(Channels.follow(frozen), "taylor", gradients=gradients))
+    assert scores[0].min() > 0
+    np.testing.assert_allclose(scores[1], scores[0], rtol=1e-4)
+
+
+def test_batch_norms_that_are_missing_keep_a_target_out_of_reach_before_the_first_round() -> None:
+    # Channels of the other convolutions have no scale to be judged by, and stay.
+    rounds = prune_in_rounds(network(), "macs=0.15", 2, Criterion("bn_scale", limits=ONE))
+    with pytest.raises(EdgeheadsError, match=r"target macs=0.15 cannot be reached"):
+        next(rounds)
+
+
 def test_a_target_out_of_reach_says_what_is_in_reach() -> None:
     model = network()
     with pytest.raises(EdgeheadsError, match=r"target macs=0.1 cannot be reached") as error:

@@ -144,7 +144,8 @@ def _gates(channels: Channels) -> dict[str, list[Slot]]:
         layer = channels.model.get_layer(slot.layer)
         weight = layer.weights[slot.weight]
         if isinstance(layer, keras.layers.BatchNormalization):
-            if weight.trainable:
+            # Frozen or not: what is pruned need not be trained.
+            if weight is getattr(layer, "gamma", None) or weight is getattr(layer, "beta", None):
                 normed.setdefault(slot.layer, []).append(slot)
                 behind_norm.update(channels.units[slot.labels].tolist())
         elif slot.makes or (len(weight.shape) == 1 and weight is getattr(layer, "bias", None)):
@@ -190,20 +191,22 @@ def loss_gradients(
             )
         import tensorflow as tf
 
+        # Of frozen layers, too: their channels are as important as any.
         places = {
-            id(variable): (layer.name, index)
+            (layer.name, index): variable.value
             for layer in model.layers
             for index, variable in enumerate(layer.weights)
+            if variable.value.dtype.is_floating
         }
-        variables = model.trainable_variables
         for inputs, targets in batches:
-            with tf.GradientTape() as tape:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(list(places.values()))
                 value = loss(targets, model(inputs, training=False))
-            found = tape.gradient(value, [one.value for one in variables])
+            found = tape.gradient(value, places)
             yield {
-                places[id(one)]: np.asarray(tf.convert_to_tensor(gradient))
-                for one, gradient in zip(variables, found, strict=True)
-                if gradient is not None and id(one) in places
+                place: np.asarray(tf.convert_to_tensor(gradient))
+                for place, gradient in found.items()
+                if gradient is not None
             }
 
     return compute

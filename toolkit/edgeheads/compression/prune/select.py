@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -31,11 +31,14 @@ class Limits:
         multiple: a group keeps a multiple of so many channels, rounded up: vector instructions
             work on 8 at a time, so that 17 channels cost as much as 24.
         min_fraction: of a group's channels that stay at least, in (0, 1].
+        originally: {layers of a group: units that it had before an earlier round}, which
+            `min_fraction` is of; of other groups, it is of those that they have.
     """
 
     scope: str = "global"
     multiple: int = 8
     min_fraction: float = 0.1
+    originally: Mapping[tuple[str, ...], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
@@ -49,7 +52,8 @@ class Limits:
         """Return how many units a group keeps where `wanted` are meant to stay."""
         total = len(group.units)
         step = self.multiple // math.gcd(self.multiple, group.width)
-        wanted = max(1, wanted, math.ceil(total * self.min_fraction))
+        least = math.ceil(self.originally.get(group.layers, total) * self.min_fraction)
+        wanted = max(1, wanted, least)
         return min(total, math.ceil(wanted / step) * step)
 
 

@@ -132,14 +132,18 @@ def prune_in_rounds(
     if rounds < 1:
         raise EdgeheadsError(f"rounds must be at least 1, received {rounds}")
     criterion = criterion or Criterion()
-    search = _Search.over(model, target, replace(criterion, importance="l2"), meter)
+    # What can be reached does not depend on gradients, which are dear.
+    free = "l2" if criterion.importance == "taylor" else criterion.importance
+    search = _Search.over(model, target, replace(criterion, importance=free), meter)
     search.require_reachable()
-    current, first = search.channels.model, None
+    originally = {group.layers: len(group.units) for group in search.channels.groups}
+    criterion = replace(criterion, limits=replace(criterion.limits, originally=originally))
+    current, total = search.channels.model, None
     for index in range(rounds):
         step = search.target.step(search.before, index, rounds)
         pruned = prune_channels(current, step, criterion, meter)
-        current, first = pruned.model, first or pruned
-        yield _since(first, pruned)
+        current, total = pruned.model, _since(total or pruned, pruned)
+        yield total
 
 
 @dataclass
@@ -232,17 +236,16 @@ def _widths(channels: Channels, removed: NDArray[np.bool_]) -> dict[str, tuple[i
     return found
 
 
-def _since(first: Pruned, last: Pruned) -> Pruned:
-    """Return the last round's result with what was before the first."""
-    widths = {
-        name: (first.widths.get(name, last.widths.get(name, (0, 0)))[0], after)
-        for name, (_, after) in {**first.widths, **last.widths}.items()
+def _since(before: Pruned, last: Pruned) -> Pruned:
+    """Return the last round's result with what was before the first, of all rounds before it."""
+    changed = {
+        name: (before.widths.get(name, width)[0], width[1]) for name, width in last.widths.items()
     }
     return replace(
         last,
-        widths=widths,
-        macs=(first.macs[0], last.macs[1]),
-        parameters=(first.parameters[0], last.parameters[1]),
+        widths={**before.widths, **changed},
+        macs=(before.macs[0], last.macs[1]),
+        parameters=(before.parameters[0], last.parameters[1]),
     )
 
 
