@@ -127,7 +127,7 @@ def check_data(
             for sample in _usable(source, report):
                 _count(sample, names, report)
                 _find_twin(sample, pictures, report)
-                served = [room for room in rooms if _passes(room, sample)]
+                served = [room for room in rooms if room.accepts(sample)]
                 report.tasks.update(room.type.value for room in served)
                 # Where a sample that was to be drawn is bad, the next good one is.
                 if (wanted < report.usable + len(report.bad)).sum() > len(report.cells):
@@ -177,14 +177,6 @@ def _serving_rooms(names: LabelNames) -> list[Task]:
             continue
         rooms.append(room)
     return rooms
-
-
-def _passes(room: Task, sample: Sample) -> bool:
-    try:
-        room.check(sample)
-    except EdgeheadsError:
-        return False
-    return True
 
 
 def _count(sample: Sample, names: LabelNames, report: DataReport) -> None:

@@ -130,6 +130,14 @@ class Task(ABC):
     def check(self, sample: Sample) -> None:
         """Raise EdgeheadsError if the sample lacks the task's label, or has one that is wrong."""
 
+    def accepts(self, sample: Sample) -> bool:
+        """Return whether the sample passes `check`."""
+        try:
+            self.check(sample)
+        except EdgeheadsError:
+            return False
+        return True
+
     @abstractmethod
     def target(
         self, sample: Sample, size: tuple[int, int], decoding: Mapping[str, Any]

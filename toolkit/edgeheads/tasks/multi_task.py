@@ -96,7 +96,7 @@ class MultiTask(Task):
         targets = {}
         for name, room in self.rooms.items():
             inner = decoding["tasks"][name]["decoding"]
-            labelled = sample if _has_label(room, sample) else _unlabelled(sample, inner)
+            labelled = sample if room.accepts(sample) else _unlabelled(sample, inner)
             for key, array in room.target(labelled, size, inner).items():
                 targets[f"{name}/{key}"] = array
         return targets
@@ -192,7 +192,7 @@ class MultiTask(Task):
         return _stacked(
             room.draw_label(image, sample, names)
             for room in self.rooms.values()
-            if _has_label(room, sample)
+            if room.accepts(sample)
         )
 
 
@@ -209,7 +209,7 @@ class MultiTaskEvaluator(Evaluator):
     def update(self, prediction: Prediction, sample: Sample) -> None:
         """Hand each task its part."""
         for name, (room, evaluator) in self._evaluators.items():
-            if _has_label(room, sample):
+            if room.accepts(sample):
                 evaluator.update(of_task(name, prediction), sample)
 
     def result(self) -> dict[str, Any]:
@@ -244,21 +244,13 @@ def _preset_tasks() -> list[str]:
     return list(HeadConfiguration.get_efficient_config(TaskType.MULTI_TASK)["task_configs"])
 
 
-def _has_label(room: Task, sample: Sample) -> bool:
-    try:
-        room.check(sample)
-    except EdgeheadsError:
-        return False
-    return True
-
-
 def _labelled(room: Task, samples: Iterable[Sample]) -> list[Sample]:
     """Return the samples that have a task's label; one at least.
 
     Raises:
         EdgeheadsError: there is none.
     """
-    found = [sample for sample in samples if _has_label(room, sample)]
+    found = [sample for sample in samples if room.accepts(sample)]
     if not found:
         raise EdgeheadsError(
             f"no sample has a label of task {room.type.value!r}; leave it out of "
