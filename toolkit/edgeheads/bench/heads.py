@@ -93,20 +93,11 @@ def measure_heads(
     """
     progress = progress or SilentProgress()
     speed = speed_for(session.profile)
-    models = {"backbone alone": _backbone(backbone_name, size, width, levels)}
-    outputs: dict[str, dict[str, Any]] = {"backbone alone": models["backbone alone"].output}
+    base = _backbone(backbone_name, size, width, levels)
+    models, outputs = {"backbone alone": base}, {"backbone alone": base.output}
     for task in HEADS:
-        head = create_vision_head(
-            task,
-            **{
-                "name": task.value.replace("-", "_"),
-                **HeadConfiguration.get_efficient_config(task),
-            },
-        )
-        seen = seen_levels(task, levels)
-        model = build_model(_backbone(backbone_name, size, width, seen), task)
-        models[task.value] = model
-        outputs[task.value] = edge_tensors(model, head)
+        below = _backbone(backbone_name, size, width, seen_levels(task, levels))
+        models[task.value], outputs[task.value] = _with_efficient_head(below, task)
     with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
         files = {}
         with progress.step("Converting heads to int8", len(models)) as step:
@@ -118,7 +109,6 @@ def measure_heads(
         with progress.step(f"Timing, {repeats} rounds"):
             results = compare(session, files, settings, repeats)
         facts = {name: session.inspect(path) for name, path in files.items()}
-    base = models["backbone alone"]
     return [
         HeadCost(
             name=name,
@@ -145,6 +135,16 @@ def seen_levels(task: TaskType, levels: Sequence[str] | None) -> Sequence[str] |
 def edge_tensors(model: keras.Model, head: BaseVisionHead) -> dict[str, Any]:
     """Return {edge output: symbolic tensor} of a flat graph that `head`'s like was laid into."""
     return {part: model.get_layer(layer).output for part, layer in head.edge_outputs().items()}
+
+
+def _with_efficient_head(
+    backbone: keras.Model, task: TaskType
+) -> tuple[keras.Model, dict[str, Any]]:
+    """Return the model, and its {edge output: symbolic tensor}."""
+    options = HeadConfiguration.get_efficient_config(task)
+    head = create_vision_head(task, **{"name": task.value.replace("-", "_"), **options})
+    model = build_model(backbone, task)
+    return model, edge_tensors(model, head)
 
 
 def _backbone(

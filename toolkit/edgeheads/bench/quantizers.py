@@ -168,17 +168,25 @@ def compare_quantizers(
                 rows[maker] = scorer.scored(replace(known, quantizer=maker), path.read_bytes())
                 step.advance()
         if timed:
-            times = compare(session, files, IN_TURN, _ROUNDS)
-            for maker, found in times.items():
-                rows[maker] = replace(
-                    rows[maker],
-                    p50_ms=found["latency_ms"]["p50"],
-                    ratio=found["ratio_to_first"],
-                )
+            rows = _with_times(rows, files, session)
     return [
         *rows.values(),
         *(replace(known, quantizer=maker, refused=why) for maker, why in refused.items()),
     ]
+
+
+def _with_times(
+    rows: Mapping[str, Row], files: Mapping[str, Path], session: DeviceSession
+) -> dict[str, Row]:
+    times = compare(session, files, IN_TURN, _ROUNDS)
+    return {
+        maker: replace(
+            row,
+            p50_ms=times[maker]["latency_ms"]["p50"],
+            ratio=times[maker]["ratio_to_first"],
+        )
+        for maker, row in rows.items()
+    }
 
 
 def _test_samples(recipe: Recipe, task: Any, count: int) -> list[Any]:
@@ -330,36 +338,8 @@ def quantizers(
     if as_json:
         print_json([asdict(row) for row in rows])
         return
-    print_table(
-        f"int8 files, calibrated with {images} images"
-        + ("" if runs else f", trained for {steps} steps"),
-        [
-            "model",
-            "quantizer",
-            "metric",
-            "float32",
-            "of",
-            "drop",
-            "SQNR dB",
-            "p50 ms",
-            "of plain",
-            "kB",
-        ],
-        [
-            [
-                row.model,
-                row.quantizer,
-                row.metric,
-                f"{row.reference:.4f}",
-                str(row.samples),
-                *_figures(row),
-            ]
-            for row in rows
-        ],
-    )
-    for row in rows:
-        if row.refused:
-            click.echo(f"{row.quantizer} of {row.model}: {row.refused}")
+    trained = "" if runs else f", trained for {steps} steps"
+    _print_rows(f"int8 files, calibrated with {images} images{trained}", rows)
 
 
 def _models(recipes: str | None, runs: str | None, steps: int) -> list[tuple[Path | None, Recipe]]:
@@ -375,11 +355,22 @@ def _models(recipes: str | None, runs: str | None, steps: int) -> list[tuple[Pat
     ]
 
 
-def _figures(row: Row) -> list[str]:
+def _print_rows(title: str, rows: Sequence[Row]) -> None:
+    columns = ["model", "quantizer", "metric", "float32", "of"]
+    figures = ["drop", "SQNR dB", "p50 ms", "of plain", "kB"]
+    print_table(title, [*columns, *figures], [_cells(row) for row in rows])
+    for row in rows:
+        if row.refused:
+            click.echo(f"{row.quantizer} of {row.model}: {row.refused}")
+
+
+def _cells(row: Row) -> list[str]:
+    known = [row.model, row.quantizer, row.metric, f"{row.reference:.4f}", str(row.samples)]
     if row.drop is None or row.size_bytes is None or row.sqnr_db is None:
-        return ["refused", *["-"] * 4]
+        return [*known, "refused", *["-"] * 4]
     spread = "" if row.spread is None else f" ± {row.spread:.4f}"
     return [
+        *known,
         f"{row.drop:+.4f}{spread}",
         f"{row.sqnr_db:.1f}",
         "-" if row.p50_ms is None else f"{row.p50_ms:.3f}",
