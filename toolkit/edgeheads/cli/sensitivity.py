@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from edgeheads.cli.console import print_json, print_table, terminal_progress
 from edgeheads.cli.options import json_option
 from edgeheads.cli.recipe_options import load_pipeline, recipe_options, resolve_recipe
 from edgeheads.errors import EdgeheadsError
+
+if TYPE_CHECKING:
+    from edgeheads.compression.sensitivity.run import SensitivityResult
 
 
 @click.command()
@@ -71,18 +74,26 @@ def sensitivity(
             progress=progress,
         )
     if out is not None:
-        from edgeheads.compression.sensitivity.plot import plot_errors
-
-        out.mkdir(parents=True, exist_ok=True)
-        plot_errors(result.layers, out / "sensitivity.png")
-        (out / "sensitivity.json").write_text(
-            json.dumps(result.as_json(), indent=2, allow_nan=False), encoding="utf-8"
-        )
-        if result.mixed is not None:
-            (out / "mixed.tflite").write_bytes(result.mixed.content)
+        _write(result, out)
     if as_json:
         print_json(result.as_json())
-        return
+    else:
+        _print(result)
+
+
+def _write(result: SensitivityResult, folder: Path) -> None:
+    from edgeheads.compression.sensitivity.plot import plot_errors
+
+    folder.mkdir(parents=True, exist_ok=True)
+    plot_errors(result.layers, folder / "sensitivity.png")
+    (folder / "sensitivity.json").write_text(
+        json.dumps(result.as_json(), indent=2, allow_nan=False), encoding="utf-8"
+    )
+    if result.mixed is not None:
+        (folder / "mixed.tflite").write_bytes(result.mixed.content)
+
+
+def _print(result: SensitivityResult) -> None:
     metric = result.metric
     columns = ["layer", "kind", "MACs", "alone dB", "so far dB", "weights dB"]
     rows = [
