@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,19 +14,24 @@ pytest.importorskip("tensorflow")
 import numpy as np  # noqa: E402
 
 from edgeheads.backbones.registry import create_backbone  # noqa: E402
+from edgeheads.compression.graph import calls  # noqa: E402
 from edgeheads.compression.lint.finding import SEVERITIES  # noqa: E402
 from edgeheads.compression.lint.fix import fix_model  # noqa: E402
 from edgeheads.compression.lint.layers import WITHOUT_BUILT_IN  # noqa: E402
+from edgeheads.compression.lint.operations import lite_operations  # noqa: E402
 from edgeheads.compression.lint.rules import RULES, lint_model  # noqa: E402
 from edgeheads.device import DeviceProfile, Memory, Quantization, load_device  # noqa: E402
 from edgeheads.edge_model import file_outputs  # noqa: E402
 from edgeheads.errors import RuntimeFailureError  # noqa: E402
-from edgeheads.export.tflite import convert_to_float_tflite  # noqa: E402
+from edgeheads.export.flatgraph import FlatGraph  # noqa: E402
+from edgeheads.export.tflite import convert_to_float_tflite, convert_to_tflite  # noqa: E402
 from edgeheads.model import build_model  # noqa: E402
+from edgeheads.targets.graph import read_operations  # noqa: E402
 from edgeheads.tasks import TASKS, TaskType, get_task  # noqa: E402
 
 layers = keras.layers
 SIZE = (8, 8, 16)
+STEPS = (3, 4)
 PER_TENSOR = DeviceProfile(name="npu", quantization=Quantization(weights="per-tensor"))
 # 8x8x8 bytes in and 8x8x8 out are 1 kB, which fits; 8x8x9 out do not.
 SMALL = DeviceProfile(name="small", title="small", memory=Memory(accelerator_kb=1))
@@ -238,6 +244,10 @@ CASES: dict[str, tuple[list[Build], list[Build]]] = {
         [lambda: model(layers.Conv2D(9, 1, name="it"), shape=(8, 8, 8))],
         [lambda: model(layers.Conv2D(8, 1), shape=(8, 8, 8))],
     ),
+    "adaptive-pooling": (
+        [lambda: model(layers.AdaptiveAveragePooling2D(4, name="it"))],
+        [lambda: model(layers.AveragePooling2D(2))],
+    ),
     "odd-channels": (
         [lambda: model(layers.Conv2D(12, 1, name="it"), layers.ReLU(), layers.Conv2D(8, 1))],
         [
@@ -257,8 +267,24 @@ CASES: dict[str, tuple[list[Build], list[Build]]] = {
         [
             lambda: model(layers.Activation("hard_swish", name="it")),
             lambda: model(layers.LeakyReLU(name="it")),
+            lambda: model(layers.AdaptiveMaxPooling2D(4, name="it")),
         ],
-        [lambda: model(layers.ReLU(6.0), layers.Conv2D(8, 3, activation="sigmoid"))],
+        [
+            lambda: model(layers.ReLU(6.0), layers.Conv2D(8, 3, activation="sigmoid")),
+            lambda: computed(lambda x: keras.ops.matmul(x, np.ones((3, 3), np.float32))),
+        ],
+    ),
+    "float-operation": (
+        [
+            lambda: model(layers.LSTM(4, name="it"), shape=STEPS),
+            lambda: model(layers.Bidirectional(layers.GRU(4), name="it"), shape=STEPS),
+            lambda: model(layers.ELU(name="it")),
+        ],
+        [
+            lambda: model(layers.LSTM(4, unroll=True), shape=STEPS),
+            lambda: model(layers.Bidirectional(layers.GRU(4, unroll=True)), shape=STEPS),
+            lambda: computed(lambda x: x * x - (0 - x)),
+        ],
     ),
     "hard-swish": (
         [
@@ -383,6 +409,158 @@ def test_a_transposed_convolution_that_is_an_operation() -> None:
     kernel = np.ones((2, 2, 3, 3), np.float32)
     built = computed(lambda x: keras.ops.conv_transpose(x, kernel, strides=2))
     assert [one.kind for one in found("transposed-convolution", built)] == ["ConvTranspose"]
+
+
+# keras.ops -> the class of the finding.
+WRITTEN_OUT: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "layer": (lambda x: (x - mean(x)) / keras.ops.sqrt(keras.ops.var(x, -1, True) + 1e-5), "Sqrt"),
+    "inverse": (lambda x: x * keras.ops.rsqrt(keras.ops.var(x, -1, True) + 1e-5), "Rsqrt"),
+    "square": (lambda x: x * keras.ops.rsqrt(mean(keras.ops.square(x)) + 1e-5), "Rsqrt"),
+    "product": (lambda x: x / keras.ops.sqrt(mean(x * x)), "Sqrt"),
+    "deviation": (lambda x: x / (keras.ops.std(x, -1, keepdims=True) + 1e-5), "Std"),
+    "length": (lambda x: x / keras.ops.norm(x, axis=-1, keepdims=True), "Norm"),
+}
+
+
+def mean(x: Any) -> Any:
+    return keras.ops.mean(x, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("what", WRITTEN_OUT)
+def test_a_normalization_that_is_written_out(what: str) -> None:
+    function, kind = WRITTEN_OUT[what]
+    [one] = found("layer-norm", computed(function))
+    assert one.kind == kind
+    assert one.detail == "written out; computes its statistics over 8x8x3 values"
+
+
+def test_a_root_is_no_normalization() -> None:
+    """Nor is a deviation that is given out."""
+    assert found("layer-norm", computed(lambda x: x / keras.ops.sqrt(x + 1))) == []
+    assert found("layer-norm", computed(lambda x: x / keras.ops.sqrt(mean(x)))) == []
+    assert found("layer-norm", computed(lambda x: keras.ops.std(x, axis=-1))) == []
+
+
+def test_attention_that_is_an_operation() -> None:
+    built = computed(lambda x: keras.ops.dot_product_attention(x, x, x))
+    assert [one.kind for one in found("softmax-attention", built)] == ["DotProductAttention"]
+
+
+@pytest.mark.parametrize("join", ["concatenate", "stack", "hstack", "vstack", "dstack"])
+def test_joining_operations_share_one_scale(join: str) -> None:
+    """A sigmoid and values of any size; the file gives both parts the scale of the whole."""
+
+    def function(x: Any) -> Any:
+        parts = [layers.Conv2D(3, 1, activation=one)(x) for one in ("sigmoid", "linear")]
+        return getattr(keras.ops, join)(parts)
+
+    assert len(found("unlike-concatenation", computed(function))) == 1
+
+
+def test_stacked_values_share_one_scale_in_the_file(tmp_path: Path) -> None:
+    image = keras.Input((4,))
+    parts = [layers.Dense(4, activation=one)(image) for one in ("sigmoid", "linear")]
+    built = keras.Model(image, keras.ops.stack(parts, axis=-1))
+    int8_operations(built, tmp_path)
+    graph = FlatGraph((tmp_path / "model.tflite").read_bytes())
+    [pack] = [one for one in graph.operations if graph.kind(one) == "PACK"]
+    assert len({float(graph.scales(int(one))[0]) for one in (*pack.inputs, *pack.outputs)}) == 1
+
+
+# What is told of the operations of a file from layers and operations.
+MADE: dict[str, Build] = {
+    **{
+        name: (lambda name=name: computed(getattr(keras.ops, name.lower())))
+        for name in ("Ceil", "Cos", "Exp", "Floor", "Negative", "Round", "Sign", "Sin", "Square")
+    },
+    **{
+        name: (lambda name=name: model(getattr(layers, name)()))
+        for name in (
+            *("LayerNormalization", "LeakyReLU", "MaxPooling2D", "PReLU", "RMSNormalization"),
+            *("GlobalAveragePooling2D", "GlobalMaxPooling2D"),
+        )
+    },
+    **{
+        name: (lambda name=name: computed(lambda x: getattr(layers, name)()([x, layers.ReLU()(x)])))
+        for name in ("Add", "Concatenate", "Multiply")
+    },
+    **{
+        name: (lambda name=name: model(getattr(layers, name)(4, 3)))
+        for name in ("Conv2D", "Conv2DTranspose", "SeparableConv2D")
+    },
+    **{
+        name: (lambda name=name: model(getattr(layers, name)(4), shape=STEPS))
+        for name in ("GRU", "LSTM", "SimpleRNN")
+    },
+    **{
+        f"ConvLSTM{rank}D": (
+            lambda rank=rank: model(
+                getattr(layers, f"ConvLSTM{rank}D")(4, 3), shape=(3, *[4] * rank, 2)
+            )
+        )
+        for rank in (1, 2, 3)
+    },
+    "AdaptiveAveragePooling2D": lambda: model(layers.AdaptiveAveragePooling2D(4)),
+    "AdaptiveMaxPooling2D": lambda: model(layers.AdaptiveMaxPooling2D(3)),
+    "AveragePooling2D": lambda: model(layers.AveragePooling2D(2)),
+    "Bidirectional": lambda: model(layers.Bidirectional(layers.LSTM(4)), shape=STEPS),
+    "Cumsum": lambda: computed(lambda x: keras.ops.cumsum(x, axis=1)),
+    "Dense": lambda: model(layers.Dense(4)),
+    "DepthwiseConv2D": lambda: model(layers.DepthwiseConv2D(3)),
+    "ELU": lambda: model(layers.ELU()),
+    "FloorDivide": lambda: computed(lambda x: x // 2.0),
+    "ForiLoop": lambda: computed(lambda x: keras.ops.fori_loop(0, 3, lambda i, y: y + 1, x)),
+    "Map": lambda: computed(lambda x: keras.ops.map(lambda y: y * 2, x)),
+    "Matmul": lambda: computed(
+        lambda x: keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1))), (4, 8)
+    ),
+    "Mod": lambda: computed(lambda x: x % 2.0),
+    "MultiHeadAttention": lambda: computed(lambda x: layers.MultiHeadAttention(2, 4)(x, x), (4, 8)),
+    "RNN": lambda: model(layers.RNN(layers.LSTMCell(4)), shape=STEPS),
+    "Scan": lambda: computed(
+        lambda x: keras.ops.scan(lambda y, z: (y + z, y), x[0, 0], x[0])[1], STEPS
+    ),
+    "Sort": lambda: computed(keras.ops.sort),
+    "Stack": lambda: computed(lambda x: keras.ops.stack([x, x + 1], axis=1), (8,)),
+    "TopK": lambda: computed(lambda x: keras.ops.top_k(x, 2)[0]),
+    "WhileLoop": lambda: computed(
+        lambda x: keras.ops.while_loop(lambda y: keras.ops.sum(y) < 1, lambda y: (y + 1,), (x,))[0]
+    ),
+    "ZeroPadding2D": lambda: model(layers.ZeroPadding2D(1)),
+}
+
+
+def int8_operations(built: Any, folder: Path) -> list[Any]:
+    rng = np.random.default_rng(0)
+    images = [rng.normal(size=(1, *built.inputs[0].shape[1:])).astype(np.float32) for _ in "123"]
+    result = keras.tree.flatten(built.outputs)[0]
+    content = convert_to_tflite(built.inputs[0], {"y": result}, "int8", lambda: iter(images))
+    file = folder / "model.tflite"
+    file.write_bytes(content)
+    return read_operations(file)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        one if one in ("LSTM", "Square", "Stack") else pytest.param(one, marks=pytest.mark.slow)
+        for one in MADE
+    ],
+)
+def test_what_layers_become_is_in_the_int8_file(name: str, tmp_path: Path) -> None:
+    """And what is said to stay float does."""
+    built = MADE[name]()
+    [call] = [one for one in calls(built) if type(one.layer).__name__ == name]
+    made = int8_operations(built, tmp_path)
+    assert set(lite_operations(call)) <= {one.name for one in made}
+    is_float = {
+        one.name
+        for one in made
+        if any(tensor.dtype == "float32" for tensor in (*one.inputs, *one.outputs))
+    }
+    stays = bool(is_float - {"QUANTIZE", "DEQUANTIZE"})
+    if name not in ("LayerNormalization", "RMSNormalization"):  # their own rule tells of these
+        assert stays == bool(found("float-operation", built))
 
 
 def test_details_name_layers_and_figures() -> None:

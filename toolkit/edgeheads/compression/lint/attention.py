@@ -9,7 +9,10 @@ from edgeheads.compression.lint.rule import Network, Rule, kind_of
 
 __all__ = ["RULES"]
 
-_LAYERS = ("MultiHeadAttention", "GroupedQueryAttention", "Attention", "AdditiveAttention")
+_LAYERS = (
+    *("MultiHeadAttention", "GroupedQueryAttention", "Attention", "AdditiveAttention"),
+    "DotProductAttention",
+)
 # What reads the weights of attention: a product of two computed tensors.
 _PRODUCTS = ("Matmul", "Einsum", "Dot", "Multiply", "Tensordot")
 _PASSING = ("Dropout", "Reshape", "Transpose", "Permute", "Cast", "Subtract", "Add", "Squeeze")

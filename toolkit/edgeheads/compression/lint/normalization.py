@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgeheads.compression.fold import foldable_norms
+from edgeheads.compression.graph import Call
 from edgeheads.compression.lint.rule import Network, Rule, kind_of
 
 __all__ = ["RULES"]
@@ -26,6 +27,54 @@ def _per_position(network: Network) -> Iterator[tuple[str, str]]:
         if kind_of(call.layer) in _BY_POSITION:
             shape = "x".join(str(one) for one in call.inputs[0].shape[1:])
             yield call.layer.name, f"computes its statistics over {shape} values for each image"
+    yield from _written_out(network)
+
+
+# What normalization is made of where `keras.ops` write it out.
+_ROOTS = ("Rsqrt", "Sqrt")
+_DEVIATIONS = ("Norm", "Std")
+_MEANS = ("Average", "Mean", "Sum")
+_SHIFTS = ("Add", "Cast", "Clip", "Maximum", "Reshape")
+_SCALING = ("Divide", "Multiply", "TrueDivide")
+
+
+def _written_out(network: Network) -> Iterator[tuple[str, str]]:
+    """Find x / sqrt(statistic of x + epsilon), at the root."""
+    for call in network.calls:
+        kind = kind_of(call.layer)
+        if kind in _ROOTS:
+            statistic = network.producer(call.inputs[0])
+            while kind_of(statistic.layer) in _SHIFTS and len(statistic.inputs) == 1:
+                statistic = network.producer(statistic.inputs[0])
+            if not _is_statistic(network, statistic):
+                continue
+        elif kind in _DEVIATIONS:
+            statistic = call
+        else:
+            continue
+        if any(kind_of(one.layer) in _SCALING for one in _readers(network, call)):
+            shape = "x".join(str(one) for one in statistic.inputs[0].shape[1:])
+            yield call.layer.name, f"written out; computes its statistics over {shape} values"
+
+
+def _is_statistic(network: Network, call: Call) -> bool:
+    """Whether a call computes a variance, or a mean or sum of squares."""
+    kind = kind_of(call.layer)
+    if kind in _MEANS:
+        square = network.producer(call.inputs[0])
+        is_product = kind_of(square.layer) == "Multiply" and len(square.inputs) == 2
+        return kind_of(square.layer) in ("Power", "Square") or (
+            is_product and square.inputs[0] is square.inputs[1]
+        )
+    return kind in ("Moments", "Var")
+
+
+def _readers(network: Network, call: Call) -> list[Call]:
+    readers = list(network.readers(call))
+    for one in readers:
+        if kind_of(one.layer) in _SHIFTS and len(one.inputs) == 1:
+            readers += [after for after in network.readers(one) if after not in readers]
+    return readers
 
 
 def _unfolded(network: Network) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from edgeheads.compression.graph import Call
 from edgeheads.compression.lint.activations import activation_of
 from edgeheads.compression.lint.rule import Network, Rule, kind_of
 from edgeheads.targets.rules import load_rules
@@ -15,28 +16,53 @@ __all__ = ["RULES", "lite_operations"]
 _BY_CLASS = {
     "Add": ("ADD",),
     "AveragePooling2D": ("AVERAGE_POOL_2D",),
+    "Ceil": ("CEIL",),
     "Concatenate": ("CONCATENATION",),
     "Conv2D": ("CONV_2D",),
     "Conv2DTranspose": ("TRANSPOSE_CONV",),
+    "Cos": ("COS",),
+    "Cumsum": ("CUMSUM",),
     "Dense": ("FULLY_CONNECTED",),
     "DepthwiseConv2D": ("DEPTHWISE_CONV_2D",),
     "Exp": ("EXP",),
+    "Floor": ("FLOOR",),
     "FloorDivide": ("FLOOR_DIV",),
+    "ForiLoop": ("WHILE",),
     "GlobalAveragePooling2D": ("MEAN",),
     "GlobalMaxPooling2D": ("REDUCE_MAX",),
     "LayerNormalization": ("MEAN", "RSQRT", "SQUARED_DIFFERENCE"),
     "LeakyReLU": ("LEAKY_RELU",),
-    "Matmul": ("BATCH_MATMUL",),
+    "Map": ("WHILE",),
     "MaxPooling2D": ("MAX_POOL_2D",),
+    "Mod": ("FLOOR_MOD",),
     "MultiHeadAttention": ("BATCH_MATMUL", "SOFTMAX"),
     "Multiply": ("MUL",),
+    "Negative": ("NEG",),
     "PReLU": ("PRELU",),
     "RMSNormalization": ("MEAN", "RSQRT"),
+    "Round": ("ROUND",),
+    "Scan": ("WHILE",),
     "SeparableConv2D": ("DEPTHWISE_CONV_2D", "CONV_2D"),
-    "TakeAlongAxis": ("GATHER_ND",),
+    "Sign": ("SIGN",),
+    "Sin": ("SIN",),
+    "Sort": ("NEG", "TOPK_V2"),
+    "Square": ("SQUARE",),
+    "Stack": ("PACK",),
     "TopK": ("TOPK_V2",),
+    "WhileLoop": ("WHILE",),
     "ZeroPadding2D": ("PAD",),
 }
+_RECURRENT = (
+    *("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional"),
+    *("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
+)
+# Operations that the converter's quantizer knows no int8 form of.
+_FLOAT_ONLY = frozenset(
+    {
+        *("CEIL", "COS", "CUMSUM", "ELU", "FLOOR", "FLOOR_DIV", "FLOOR_MOD", "NEG", "ROUND"),
+        *("SIGN", "SIN", "SQUARE", "WHILE"),
+    }
+)
 _BY_ACTIVATION = {
     "elu": "ELU",
     "gelu": "GELU",
@@ -51,14 +77,25 @@ _BY_ACTIVATION = {
 }
 
 
-def lite_operations(layer: Any) -> tuple[str, ...]:
+def lite_operations(call: Call) -> tuple[str, ...]:
     """Return the operations of a .tflite file that a layer is sure to become."""
-    made = _BY_CLASS.get(kind_of(layer), ())
-    if kind_of(layer) == "UpSampling2D":
+    layer, kind = call.layer, kind_of(call.layer)
+    if kind in _RECURRENT and not _is_unrolled(layer):
+        return ("WHILE",)
+    made = _BY_CLASS.get(kind, ())
+    if kind == "UpSampling2D":
         # Keras repeats pixels one axis after the other.
         made = ("TILE",) if layer.interpolation == "nearest" else ("RESIZE_BILINEAR",)
+    elif kind == "Matmul" and len(call.inputs) == 2:
+        made = ("BATCH_MATMUL",)
+    elif kind.startswith("Adaptive"):
+        made = ("GATHER",)
     activation = _BY_ACTIVATION.get(activation_of(layer))
     return (*made, activation) if activation else made
+
+
+def _is_unrolled(layer: Any) -> bool:
+    return bool(getattr(layer, "forward_layer", layer).unroll)
 
 
 def _left(network: Network) -> Iterator[tuple[str, str]]:
@@ -66,13 +103,22 @@ def _left(network: Network) -> Iterator[tuple[str, str]]:
         return
     rules = load_rules(network.device.op_rules)
     for call in network.calls:
-        left = [one for one in lite_operations(call.layer) if one not in rules.ops]
+        left = [one for one in lite_operations(call) if one not in rules.ops]
         if left:
             after = ", and all that depends on it with it" if rules.single_partition else ""
             yield (
                 call.layer.name,
                 f"{rules.title} has no {' or '.join(left)}: the CPU runs it{after}",
             )
+
+
+def _float(network: Network) -> Iterator[tuple[str, str]]:
+    for call in network.calls:
+        kept = [one for one in lite_operations(call) if one in _FLOAT_ONLY]
+        if kept and kind_of(call.layer) in _RECURRENT:
+            yield call.layer.name, "a loop over the steps, with its weights; unroll=True has none"
+        elif kept:
+            yield call.layer.name, f"{kept[0]} has no int8 form"
 
 
 RULES = (
@@ -84,5 +130,15 @@ RULES = (
         "an operation from the device's list (devices/rules/), or the layer outside the model",
         _left,
         is_int8=False,
+    ),
+    Rule(
+        "float-operation",
+        "Operation that stays float",
+        "warning",
+        "it stands between a DEQUANTIZE and a QUANTIZE in the int8 file: a device that computes in "
+        "integers only leaves it to its CPU, and weights inside it take four bytes each",
+        "products, sums, ReLU and the other operations that int8 has: x * x for a square, 0 - x "
+        "for -x; unroll=True, or convolutions along the steps, for a recurrent layer",
+        _float,
     ),
 )

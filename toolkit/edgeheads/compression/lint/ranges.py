@@ -44,12 +44,14 @@ _KEEPING = (
     "ZeroPadding2D",
 )
 
+_JOINING = ("Append", "Concatenate", "Dstack", "Hstack", "Stack", "Vstack")
+
 _Interval = tuple[float, float]
 
 
 def _concatenation(network: Network) -> Iterator[tuple[str, str]]:
     for call in network.calls:
-        if kind_of(call.layer) != "Concatenate" or not call.outputs[0].dtype.startswith("float"):
+        if kind_of(call.layer) not in _JOINING or not call.outputs[0].dtype.startswith("float"):
             continue
         known = {one: _interval(network, network.producer(one)) for one in range_inputs(call)}
         pairs = [(network.producer(one).layer.name, span) for one, span in known.items()]

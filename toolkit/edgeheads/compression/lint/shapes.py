@@ -73,6 +73,24 @@ def _resize(network: Network) -> Iterator[tuple[str, str]]:
             yield call.layer.name, f"from {before[0]}x{before[1]} to {after[0]}x{after[1]}"
 
 
+def _adaptive(network: Network) -> Iterator[tuple[str, str]]:
+    for call in network.calls:
+        if not kind_of(call.layer).startswith("Adaptive"):
+            continue
+        is_first = call.layer.data_format == "channels_first"
+        axes = slice(2, None) if is_first else slice(1, -1)
+        before, after = tuple(call.inputs[0].shape[axes]), tuple(call.outputs[0].shape[axes])
+        if None in before:
+            continue
+        whole = all(old % new == 0 for old, new in zip(before, after, strict=True))
+        pool = f"; windows of {[old // new for old, new in zip(before, after, strict=True)]} do it"
+        yield call.layer.name, f"from {_sides(before)} to {_sides(after)}{pool if whole else ''}"
+
+
+def _sides(sizes: tuple[int, ...]) -> str:
+    return "x".join(str(one) for one in sizes)
+
+
 def _five_dimensions(network: Network) -> Iterator[tuple[str, str]]:
     for call in network.calls:
         shapes = [tuple(one.shape) for one in (*call.inputs, *call.outputs)]
@@ -129,6 +147,16 @@ RULES = (
         "differently from kernel to kernel",
         "an input size that the strides divide, and UpSampling2D by 2 or 4",
         _resize,
+        is_int8=False,
+    ),
+    Rule(
+        "adaptive-pooling",
+        "Adaptive pooling",
+        "warning",
+        "Keras pools twice with a stride of 1 along each axis, and gathers what it needs: int8 "
+        "takes many times as long as for one pooling, and accelerators have no GATHER",
+        "AveragePooling2D or MaxPooling2D of an input size that their windows divide",
+        _adaptive,
         is_int8=False,
     ),
 )
