@@ -17,11 +17,14 @@ from conftest import QUICK_BENCH, tiny_recipe  # noqa: E402
 from edgeheads.cli.prune_report import notes, print_report  # noqa: E402
 from edgeheads.compression.macs import count_macs  # noqa: E402
 from edgeheads.compression.prune.alone import LabelledArrays, prune_alone  # noqa: E402
+from edgeheads.compression.prune.job import PruneJob, run  # noqa: E402
 from edgeheads.compression.prune.report import PruneReport, Stage, measure_files  # noqa: E402
 from edgeheads.compression.prune.run import prune_with_recipe  # noqa: E402
 from edgeheads.compression.prune.sparsity import FileSize, layer_sparsity  # noqa: E402
 from edgeheads.convert import convert  # noqa: E402
 from edgeheads.errors import EdgeheadsError  # noqa: E402
+from edgeheads.progress import SilentProgress  # noqa: E402
+from edgeheads.recipe import PruneSection  # noqa: E402
 
 L = keras.layers
 SMALL = {"rounds": 2, "recover_steps": 2, "gradient_batches": 2}
@@ -196,3 +199,88 @@ def test_made_up_timings_through_the_whole_report(
     assert "Pruning bought no milliseconds as float32: p50 is 0.99x of the original's\n" in said
     assert "no milliseconds as int8" not in said
     assert "p50 varied between rounds (int8)" in said
+
+
+def two_inputs() -> Any:
+    images = [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))]
+    both = [L.Conv2D(16, 3, name=f"conv_{index}")(one) for index, one in enumerate(images)]
+    return keras.Model(images, L.Conv2D(2, 1)(L.Concatenate()(both)))
+
+
+def test_a_model_with_two_inputs_is_pruned_and_not_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_inputs().save(tmp_path / "net.keras")
+    result = prune_alone(tmp_path / "net.keras", tmp_path / "out", {"target": "macs=0.5"})
+    first, last = result.report.stages
+    assert last.macs <= 0.5 * first.macs
+    assert set(result.report.refused) == {"float32", "int8"}
+    print_report(result.report, None)
+    assert "Not measured as float32, int8: a file is made of a model with one input" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    with pytest.raises(EdgeheadsError, match=r"size and latency do not"):
+        prune_alone(tmp_path / "net.keras", tmp_path / "out", {"target": "size=0.5"})
+
+
+def test_zeros_in_a_layer_that_is_called_twice() -> None:
+    image = keras.Input((8, 8, 3))
+    shared = L.Conv2D(8, 3, padding="same", name="shared")
+    model = keras.Model(image, L.Conv2D(2, 1)(shared(shared(L.Conv2D(8, 1)(image)))))
+    trained = []
+    job = PruneJob(
+        PruneSection(sparsity=0.5),
+        precisions=(),
+        recover=lambda pruned, last: trained.append((pruned, last)),
+    )
+    found, report = run(model, job, SimpleNamespace(), SilentProgress())  # type: ignore[arg-type]
+    assert trained == [(found, True)]
+    assert [stage.title for stage in report.stages] == ["original", "round 1, recovered"]
+    assert found.get_layer("shared") is not shared
+    for old, new in zip(model.get_weights(), found.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+@pytest.mark.slow
+def test_a_model_in_16_bits_recovers_and_becomes_files(tmp_path: Path) -> None:
+    usual = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = classifier("softmax")
+    finally:
+        keras.config.set_dtype_policy(usual)
+    model.save(tmp_path / "net.keras")
+    data = arrays(tmp_path / "data.npz")
+    # Rounded probabilities do not add up to one.
+    assert not LabelledArrays.read(Path(data), model).logits
+    result = prune_alone(
+        tmp_path / "net.keras",
+        tmp_path / "out",
+        {"target": "macs=0.5", "recover_steps": 2},
+        data=data,
+        bench_settings=QUICK_BENCH,
+    )
+    assert set(result.report.stages[-1].ratio) == {"float32", "int8"}
+    again = keras.saving.load_model(result.model_path)
+    assert again.get_layer("a").compute_dtype == "bfloat16"
+
+
+def test_the_report_says_so_where_the_last_measurement_misses_the_target() -> None:
+    stages = [
+        Stage("original", 100, 10, 0.0, {}, {"int8": FileSize(9, 8)}, {"int8": 2.0}, {"int8": 1.0}),
+        Stage("pruned", 50, 5, 0.0, {}, {"int8": FileSize(5, 4)}, {"int8": 1.3}, {"int8": 0.65}),
+    ]
+    for target, missed in (
+        ("latency=0.7", None),
+        ("latency=0.6", 0.65),
+        ("latency=1.2ms", 0.65),
+        ("size=5B", None),
+        ("size=0.5", 5 / 9),
+        ("macs=0.5", None),
+        ("parameters=4", 0.5),
+    ):
+        report = PruneReport(target, stages, precision="int8")
+        assert report.missed() == (missed and pytest.approx(missed)), target
+        said = [line for line in notes(report, None) if line.startswith("Target missed")]
+        assert bool(said) == bool(missed)
+    assert PruneReport("latency=0.6", stages, precision="float32").missed() is None

@@ -34,7 +34,8 @@ def print_report(report: PruneReport, recipe: Recipe | None) -> None:
         columns += [f"{precision} kB", "zipped kB", "p50 ms", "of original"]
     rows = [_row(stage, list(metrics), precisions) for stage in report.stages]
     wanted = f", {report.target}" if report.target else ""
-    print_table(f"Pruning{wanted}, timed on {report.device}", columns, rows)
+    timed = f", timed on {report.device}" if report.device else ""
+    print_table(f"Pruning{wanted}{timed}", columns, rows)
     for line in notes(report, recipe):
         click.echo(line)
 
@@ -72,6 +73,14 @@ def notes(report: PruneReport, recipe: Recipe | None) -> list[str]:
             f"Pruning bought no milliseconds as {precision}: p50 is {last.ratio[precision]:.2f}x "
             "of the original's"
         )
+    if (share := report.missed()) is not None:
+        lines.append(
+            f"Target missed: the last measurement is {share:.3f}x of the original's, above "
+            f"{report.target}"
+        )
+    for text in dict.fromkeys(report.refused.values()):
+        names = [name for name, why in report.refused.items() if why == text]
+        lines.append(f"Not measured as {', '.join(names)}: {text}")
     if report.unstable:
         lines.append(
             f"p50 varied between rounds ({', '.join(report.unstable)}): this machine was busy, "

@@ -144,8 +144,11 @@ class LabelledArrays:
                 f"data {path} has classes {y.min()} to {y.max()}, the model knows 0 to "
                 f"{returns[0] - 1}"
             )
-        values = np.asarray(model.predict(x[:_BATCH], verbose=0)) if classes else None
-        logits = values is not None and not np.allclose(values.sum(axis=-1), 1, atol=1e-3)
+        logits = False
+        if classes:
+            values = np.asarray(model.predict(x[:_BATCH], verbose=0), np.float32)
+            # In 16 bits the sum of probabilities is rounded to hundredths.
+            logits = bool(values.min() < 0) or not np.allclose(values.sum(axis=-1), 1, atol=0.02)
         return cls(x.astype(np.float32), y, logits)
 
     @property
@@ -174,7 +177,7 @@ class LabelledArrays:
     def score(self, model: keras.Model) -> dict[str, float]:
         """Return "accuracy" of a classifier, "mse" of anything else, on the test set."""
         x, y = self.test
-        found = np.asarray(model.predict(x, batch_size=_BATCH, verbose=0))
+        found = np.asarray(model.predict(x, batch_size=_BATCH, verbose=0), np.float32)
         if self.classes:
             return {"accuracy": float((found.argmax(axis=-1) == y).mean())}
         return {"mse": float(np.square(found - y).mean())}

@@ -40,7 +40,8 @@ class DistillationLoss(keras.layers.Layer):
     def call(self, targets: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
         """Return the loss of a batch."""
         distance = unexplained(targets["teacher"], outputs["taught"])
-        return self.task_loss(targets["task"], outputs["task"]) + self.weight * distance
+        loss = ops.cast(self.task_loss(targets["task"], outputs["task"]), "float32")
+        return loss + self.weight * distance
 
 
 def unexplained(teacher: Mapping[str, Any], taught: Mapping[str, Any]) -> Any:
@@ -55,11 +56,12 @@ def unexplained(teacher: Mapping[str, Any], taught: Mapping[str, Any]) -> Any:
         teacher: {output: [B, ...]}.
         taught: likewise.
     """
-    shares = [
-        ops.mean(ops.square(taught[name] - wanted))
-        / ops.maximum(ops.var(wanted), ops.cast(_LEAST_SPREAD, wanted.dtype))
-        for name, wanted in teacher.items()
-    ]
+    shares = []
+    for name, said in teacher.items():
+        # A model may compute in 16 bits, which are too few for squares.
+        wanted, found = ops.cast(said, "float32"), ops.cast(taught[name], "float32")
+        spread = ops.maximum(ops.var(wanted), _LEAST_SPREAD)
+        shares.append(ops.mean(ops.square(found - wanted)) / spread)
     return sum(shares) / len(shares)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import keras
 
-from edgeheads.compression.graph import copy_layer, rewrite
+from edgeheads.compression.prune.channels import Channels
 from edgeheads.compression.prune.importance import Gradients
 from edgeheads.compression.prune.meter import Exporter, FileMeter
 from edgeheads.compression.prune.report import PruneReport, Stage, measure_files
@@ -19,6 +19,7 @@ from edgeheads.compression.prune.structured import (
     flat_model,
     prune_in_rounds,
 )
+from edgeheads.compression.prune.surgery import remove_channels
 from edgeheads.compression.prune.target import parse_target
 from edgeheads.errors import EdgeheadsError
 from edgeheads.progress import Progress
@@ -35,7 +36,7 @@ class PruneJob:
     Attributes:
         section: what to remove.
         exporter: makes files of it.
-        precisions: of the files that are timed.
+        precisions: of the files that are timed, besides the one that the target is of.
         protect: layers whose outputs keep their channels.
         gradients: of its loss, for importance "taylor".
         recover: trains a pruned model in place; is told whether it is the last round. None:
@@ -86,7 +87,7 @@ def run(
             "train on; give labelled data, or only a target"
         )
     flat = flat_model(model)
-    report = PruneReport(section.target)
+    report = PruneReport(section.target, precision=section.precision)
     timed: list[tuple[Stage, keras.Model]] = []
 
     def look(title: str, current: keras.Model) -> Stage:
@@ -108,8 +109,11 @@ def run(
             job.recover(current, number == count)
             stage = look(f"round {number}, recovered", current)
         timed.append((stage, current))
-    with progress.step(f"Timing {' and '.join(job.precisions)}, in turn"):
-        measure_files(report, timed, job.precisions, job.exporter, session, settings)
+    precisions = list(job.precisions)
+    if section.target and parse_target(section.target).measured:
+        precisions = list(dict.fromkeys([*precisions, section.precision]))
+    with progress.step(f"Timing {' and '.join(precisions)}, in turn"):
+        measure_files(report, timed, precisions, job.exporter, session, settings)
     return current, report
 
 
@@ -118,7 +122,8 @@ def _rounds(
 ) -> Iterator[tuple[keras.Model, Pruned | None]]:
     section = job.section
     if section.target is None:
-        yield rewrite(model, lambda layer, *a, **k: copy_layer(layer)(*a, **k)), None
+        channels = Channels.follow(model)
+        yield remove_channels(channels, channels.none), None
         return
     target = parse_target(section.target)
     criterion = Criterion(

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeheads.bench.latency import compare
 from edgeheads.compression.graph import OutputsOf
+from edgeheads.compression.quantize.float_twin import in_float32
 from edgeheads.errors import EdgeheadsError
 from edgeheads.export.tflite import convert_to_tflite
 from edgeheads.runtime import BenchSettings, DeviceSession
@@ -63,8 +64,9 @@ class Exporter:
         if len(model.inputs) != 1:
             raise EdgeheadsError(
                 f"a file is made of a model with one input, {model.name!r} has "
-                f"{len(model.inputs)}; choose a target in macs or parameters"
+                f"{len(model.inputs)}: targets in macs and parameters work, size and latency do not"
             )
+        model = in_float32(model)
         calibration = self._calibration or random_images(model)
         return convert_to_tflite(model.inputs[0], self._outputs(model), precision, calibration)
 

@@ -14,6 +14,8 @@ from edgeheads.bench.latency import compare
 from edgeheads.compression.macs import count_macs, count_parameters
 from edgeheads.compression.prune.meter import Exporter
 from edgeheads.compression.prune.sparsity import FileSize, file_size, layer_sparsity
+from edgeheads.compression.prune.target import parse_target
+from edgeheads.errors import EdgeheadsError
 from edgeheads.runtime import BenchSettings, DeviceSession
 
 __all__ = ["GAIN", "PruneReport", "Stage", "measure_files"]
@@ -64,9 +66,11 @@ class PruneReport:
         stages: the original first, the result last.
         widths: {layer: (channels before, after)}.
         protected: {layer: why the channels around it stayed}.
-        device: on which was timed.
+        device: on which was timed; empty where nothing was.
         runtime: "name version" of the interpreter there.
         unstable: precisions whose p50 varied much between rounds.
+        precision: of the file that a target in size or latency is of.
+        refused: {precision: why there is no file of it}.
     """
 
     target: str | None
@@ -76,6 +80,8 @@ class PruneReport:
     device: str = ""
     runtime: str = ""
     unstable: list[str] = field(default_factory=list)
+    precision: str = "float32"
+    refused: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -84,6 +90,33 @@ class PruneReport:
     def bought_nothing(self) -> list[str]:
         """Return the precisions in which the result is not faster than the original."""
         return [name for name, ratio in self.stages[-1].ratio.items() if ratio > GAIN]
+
+    def missed(self) -> float | None:
+        """Return the share of the original's, where the last measurement is above the target.
+
+        A latency that met the target while channels were chosen may not do so at the end.
+        """
+        if self.target is None:
+            return None
+        target = parse_target(self.target)
+        before, after = (self._value(stage, target.kind) for stage in self._ends())
+        if before is None or after is None or after <= target.limit(before):
+            return None
+        return after / before
+
+    def _ends(self) -> tuple[Stage, Stage]:
+        return self.stages[0], self.stages[-1]
+
+    def _value(self, stage: Stage, kind: str) -> float | None:
+        if kind == "macs":
+            return stage.macs
+        if kind == "parameters":
+            return stage.parameters
+        if kind == "size":
+            size = stage.files.get(self.precision)
+            return None if size is None else size.raw
+        ratio = stage.ratio.get(self.precision)
+        return None if ratio is None else ratio * self.stages[0].p50_ms[self.precision]
 
 
 def measure_files(
@@ -96,8 +129,10 @@ def measure_files(
 ) -> None:
     """Convert models, and time their files in turn: into the stages and the report.
 
+    A model of which no file can be made is measured no further: it was pruned all the same.
+
     Args:
-        report: gets the device's name, and what was unstable.
+        report: gets the device's name, what was unstable, and what was refused.
         models: the original first.
         precisions: of the files.
         exporter: makes them.
@@ -106,9 +141,13 @@ def measure_files(
     """
     with tempfile.TemporaryDirectory(prefix="edgeheads-") as folder:
         for precision in precisions:
+            try:
+                contents = [exporter(model, precision) for _, model in models]
+            except EdgeheadsError as error:
+                report.refused[precision] = str(error)
+                continue
             paths = {}
-            for index, (stage, model) in enumerate(models):
-                content = exporter(model, precision)
+            for index, ((stage, _), content) in enumerate(zip(models, contents, strict=True)):
                 stage.files[precision] = file_size(content)
                 paths[str(index)] = Path(folder, f"{precision}-{index}.tflite")
                 paths[str(index)].write_bytes(content)
@@ -119,5 +158,5 @@ def measure_files(
             if any(result["unstable"] for result in results.values()):
                 report.unstable.append(precision)
             runtime = next(iter(results.values()))["repeats"][0]["runtime"]
-    report.device = session.profile.name
-    report.runtime = f"{runtime['name']} {runtime['version']}"
+            report.device = session.profile.name
+            report.runtime = f"{runtime['name']} {runtime['version']}"

@@ -253,7 +253,7 @@ def _require_finite(model: keras.Model) -> None:
     for layer in model.layers:
         for variable in layer.weights:
             values = keras.ops.convert_to_numpy(variable)
-            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            if keras.backend.is_float_dtype(variable.dtype) and not np.isfinite(values).all():
                 raise EdgeheadsError(
                     f"model {model.name!r} holds NaN or infinite values in {variable.path}; "
                     "train it again before pruning it"

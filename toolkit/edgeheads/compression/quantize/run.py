@@ -16,6 +16,7 @@ from edgeheads.compression.legacy import load_any
 from edgeheads.compression.prune.run import quiet_tensorflow
 from edgeheads.compression.quantize.calibration import DEFAULT_CALIBRATION, Images, get_calibration
 from edgeheads.compression.quantize.doctor import DoctorReport, diagnose
+from edgeheads.compression.quantize.float_twin import in_float32
 from edgeheads.compression.quantize.inputs import (
     CalibrationInputs,
     inputs_of_samples,
@@ -272,6 +273,7 @@ class _Prepared:
             )
         if isinstance(model, keras.Sequential):
             model = keras.Model(model.inputs, model.outputs, name=model.name)
+        model = in_float32(model)
         outputs = dict(zip(_output_names(model), model.outputs, strict=True))
         inputs = None
         if data is not None:
