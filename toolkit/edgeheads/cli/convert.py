@@ -9,7 +9,14 @@ import click
 
 from edgeheads.cli.console import print_json, terminal_progress
 from edgeheads.cli.options import chosen_device, device_options, json_option
-from edgeheads.cli.recipe_options import load_pipeline, recipe_options, resolve_recipe, run_name
+from edgeheads.cli.recipe_options import (
+    load_pipeline,
+    print_recipe,
+    recipe_beside,
+    recipe_options,
+    resolve_recipe,
+    run_name,
+)
 from edgeheads.compression.quantize.schemes import SCHEMES
 from edgeheads.errors import CheckFailedError, EdgeheadsError
 
@@ -107,13 +114,12 @@ def convert(
 
         # The recipe names the kernels: it gives the same file on any machine.
         overrides["fast_for"] = fast_for(profile)
-    recipe = resolve_recipe("convert", task, recipe_name, _beside(model_file), overrides)
+    beside = recipe_beside(model_file) if model_file else None
+    recipe = resolve_recipe("convert", task, recipe_name, beside, overrides)
     if quantize_aware and not recipe.quantize_aware.steps:
         recipe = recipe.with_values(**{"quantize_aware.steps": _AWARE_STEPS})
     if dry_run:
-        from edgeheads.recipe import recipe_to_yaml
-
-        click.echo(recipe_to_yaml(recipe), nl=False)
+        print_recipe(recipe)
         return
     separate = None
     with terminal_progress(silent=as_json) as progress:
@@ -144,9 +150,3 @@ def convert(
     failures = report.failures(result)
     if failures:
         raise CheckFailedError("; ".join(failures))
-
-
-def _beside(model_file: Path | None) -> Path | None:
-    """Return the recipe that lies beside a model, if one does."""
-    path = model_file.parent / "recipe.yaml" if model_file else None
-    return path if path and path.is_file() else None

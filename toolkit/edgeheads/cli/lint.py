@@ -11,7 +11,7 @@ import click
 
 from edgeheads.cli.console import print_json, print_table, terminal_progress
 from edgeheads.cli.options import json_option
-from edgeheads.cli.recipe_options import load_pipeline
+from edgeheads.cli.recipe_options import load_pipeline, model_in, recipe_beside
 from edgeheads.compression.lint.finding import Finding, count_severities
 from edgeheads.device import load_device
 from edgeheads.errors import CheckFailedError, EdgeheadsError
@@ -64,8 +64,8 @@ def lint(
     .tflite file or a Bundle, the operations are shown that the --device leaves to its CPU.
     """
     profile = load_device(device) if device else None
-    file = model / "model.keras" if model.is_dir() else model
-    recipe = _recipe_beside(file)
+    file = model_in(model)
+    recipe = _recipe_of(file)
     if with_metric:
         _require_for_metric(file, fix_to, recipe)
     fix: FixResult | None = None
@@ -111,10 +111,10 @@ def lint(
     _fail(model, fix.findings if fix else findings, _FAILING[fail_on])
 
 
-def _recipe_beside(file: Path) -> Recipe | None:
+def _recipe_of(file: Path) -> Recipe | None:
     """Return the recipe that a model was trained by, if it lies beside it."""
-    beside = file.with_name("recipe.yaml")
-    if not beside.is_file():
+    beside = recipe_beside(file)
+    if beside is None:
         return None
     from edgeheads.recipe import load_recipe
 

@@ -10,7 +10,14 @@ import click
 
 from edgeheads.cli.console import print_json, terminal_progress
 from edgeheads.cli.options import chosen_device, device_options, json_option
-from edgeheads.cli.recipe_options import load_pipeline, recipe_options, resolve_recipe
+from edgeheads.cli.recipe_options import (
+    load_pipeline,
+    model_in,
+    print_recipe,
+    recipe_beside,
+    recipe_options,
+    resolve_recipe,
+)
 from edgeheads.errors import EdgeheadsError
 
 if TYPE_CHECKING:
@@ -77,7 +84,7 @@ def prune(
     FILE.npz, which holds x [N, H, W, C] and y, it recovers and is scored on that.
     """
     profile = chosen_device(device, threads)
-    file = model / "model.keras" if model.is_dir() else model
+    file = model_in(model)
     folder = out or file.parent / "pruned"
     section = {name: overrides.pop(name) for name in _SECTION}
     section = {name: value for name, value in section.items() if value is not None}
@@ -123,17 +130,15 @@ def _recipe(
     overrides: dict[str, Any],
     section: dict[str, Any],
 ) -> Recipe | None:
-    beside = file.with_name("recipe.yaml")
-    if task is None and recipe_name is None and not beside.is_file():
+    beside = recipe_beside(file)
+    if task is None and recipe_name is None and beside is None:
         return None
     if file.suffix != ".keras":
         raise EdgeheadsError(
             f"a model with a recipe must be a .keras file, received {file}; leave --task and "
             "--recipe out to prune it as it is"
         )
-    recipe = resolve_recipe(
-        "prune", task, recipe_name, beside if beside.is_file() else None, overrides
-    )
+    recipe = resolve_recipe("prune", task, recipe_name, beside, overrides)
     return recipe.with_values(**{f"prune.{name}": value for name, value in section.items()})
 
 
@@ -149,9 +154,9 @@ def _require_alone(overrides: dict[str, Any]) -> None:
 
 
 def _print_plan(recipe: Recipe | None, section: dict[str, Any]) -> None:
-    from edgeheads.recipe import PruneSection, recipe_to_yaml
+    from edgeheads.recipe import PruneSection
 
     if recipe is not None:
-        click.echo(recipe_to_yaml(recipe), nl=False)
+        print_recipe(recipe)
     else:
         print_json(PruneSection.of(section).model_dump(mode="json"))

@@ -10,7 +10,12 @@ import click
 
 from edgeheads.cli.console import print_json, print_table, terminal_progress
 from edgeheads.cli.options import json_option
-from edgeheads.cli.recipe_options import load_pipeline, resolve_recipe
+from edgeheads.cli.recipe_options import (
+    load_pipeline,
+    model_in,
+    recipe_beside,
+    resolve_recipe,
+)
 from edgeheads.compression.quantize.calibration import DEFAULT_CALIBRATION
 from edgeheads.errors import CheckFailedError, EdgeheadsError
 
@@ -83,7 +88,7 @@ def quantize(
     calibrated with, and --metric scores on samples held out of it. Without one, give pictures or
     arrays with --data.
     """
-    file = model / "model.keras" if model.is_dir() else model
+    file = model_in(model)
     recipe = _recipe(file, recipe_name, data)
     if with_metric and recipe is None:
         raise EdgeheadsError("--metric needs labels, which a recipe names: add --recipe")
@@ -123,11 +128,10 @@ def quantize(
 def _recipe(file: Path, recipe_name: str | None, data: str | None) -> Recipe | None:
     if file.suffix == ".tflite" and recipe_name is None:
         return None
-    beside = file.with_name("recipe.yaml")
-    if recipe_name is None and not beside.is_file():
+    beside = recipe_beside(file)
+    if recipe_name is None and beside is None:
         return None
-    fallback = beside if beside.is_file() else None
-    return resolve_recipe("quantize", None, recipe_name, fallback, {"data": data})
+    return resolve_recipe("quantize", None, recipe_name, beside, {"data": data})
 
 
 def _print(result: QuantizeResult) -> None:

@@ -16,7 +16,15 @@ from edgeheads.errors import EdgeheadsError, MissingDependencyError
 if TYPE_CHECKING:
     from edgeheads.recipe import Recipe
 
-__all__ = ["load_pipeline", "recipe_options", "resolve_recipe", "run_name"]
+__all__ = [
+    "load_pipeline",
+    "model_in",
+    "print_recipe",
+    "recipe_beside",
+    "recipe_options",
+    "resolve_recipe",
+    "run_name",
+]
 
 _Command = Callable[..., Any]
 
@@ -112,6 +120,24 @@ def resolve_recipe(
             value = list(parse_size(value))
         changes[field] = None if option == "weights" and value == "none" else value
     return recipe.with_values(**changes)
+
+
+def model_in(path: Path) -> Path:
+    """Return the model of a run's folder, or the file itself."""
+    return path / "model.keras" if path.is_dir() else path
+
+
+def recipe_beside(model: Path) -> Path | None:
+    """Return the recipe that lies beside a model, if one does."""
+    path = model.parent / "recipe.yaml"
+    return path if path.is_file() else None
+
+
+def print_recipe(recipe: Recipe) -> None:
+    """Print a recipe with every field, as YAML."""
+    from edgeheads.recipe import recipe_to_yaml
+
+    click.echo(recipe_to_yaml(recipe), nl=False)
 
 
 def run_name(recipe: Recipe) -> str:

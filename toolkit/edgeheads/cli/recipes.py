@@ -6,6 +6,7 @@ import click
 
 from edgeheads.cli.console import print_json, print_table
 from edgeheads.cli.options import json_option
+from edgeheads.cli.recipe_options import print_recipe
 
 
 @click.group()
@@ -50,6 +51,6 @@ def list_(task: str | None, as_json: bool) -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Print the recipe NAME (or a file) with every field, as YAML."""
-    from edgeheads.recipe import load_recipe, recipe_to_yaml
+    from edgeheads.recipe import load_recipe
 
-    click.echo(recipe_to_yaml(load_recipe(name)), nl=False)
+    print_recipe(load_recipe(name))

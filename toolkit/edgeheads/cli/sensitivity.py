@@ -10,7 +10,14 @@ import click
 
 from edgeheads.cli.console import print_json, print_table, terminal_progress
 from edgeheads.cli.options import json_option
-from edgeheads.cli.recipe_options import load_pipeline, recipe_options, resolve_recipe
+from edgeheads.cli.recipe_options import (
+    load_pipeline,
+    model_in,
+    print_recipe,
+    recipe_beside,
+    recipe_options,
+    resolve_recipe,
+)
 from edgeheads.errors import EdgeheadsError
 
 if TYPE_CHECKING:
@@ -47,15 +54,10 @@ def sensitivity(
     With --out, sensitivity.json and sensitivity.png are written there, and mixed.tflite where
     --max-drop asks for one.
     """
-    file = model / "model.keras" if model.is_dir() else model
-    beside = file.with_name("recipe.yaml")
-    recipe = resolve_recipe(
-        "sensitivity", task, recipe_name, beside if beside.is_file() else None, overrides
-    )
+    file = model_in(model)
+    recipe = resolve_recipe("sensitivity", task, recipe_name, recipe_beside(file), overrides)
     if dry_run:
-        from edgeheads.recipe import recipe_to_yaml
-
-        click.echo(recipe_to_yaml(recipe), nl=False)
+        print_recipe(recipe)
         return
     if max_drop is not None and out is None:
         raise EdgeheadsError("--max-drop writes a file: say where, with --out DIR")

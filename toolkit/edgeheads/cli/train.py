@@ -10,7 +10,13 @@ import click
 
 from edgeheads.cli.console import print_json, terminal_progress
 from edgeheads.cli.options import json_option
-from edgeheads.cli.recipe_options import load_pipeline, recipe_options, resolve_recipe, run_name
+from edgeheads.cli.recipe_options import (
+    load_pipeline,
+    print_recipe,
+    recipe_options,
+    resolve_recipe,
+    run_name,
+)
 
 if TYPE_CHECKING:
     from edgeheads.training.run import TrainResult
@@ -53,9 +59,7 @@ def train(
     unfinished = _unfinished(out) if resume else None
     recipe = resolve_recipe("train", task, recipe_name, unfinished, overrides)
     if dry_run:
-        from edgeheads.recipe import recipe_to_yaml
-
-        click.echo(recipe_to_yaml(recipe), nl=False)
+        print_recipe(recipe)
         return
     folder = out or Path("out", run_name(recipe))
     try:
