@@ -185,14 +185,24 @@ def test_what_cannot_be_followed_stays_and_says_why() -> None:
     split = L.Reshape((16, 2, 2), name="split")(conv(normed, 4, "c"))
     mean = keras.ops.mean(conv(image, 4, "d"), axis=-1, keepdims=True)
     scaled = conv(image, 4, "e") * np.arange(1, 5, dtype="float32")
+    shifted = conv(image, 4, "k") + keras.ops.arange(4, dtype="float32")
     mixed = conv(image, 4, "f", activation="softmax")
-    outputs = [split, mean, conv(scaled, 2, "g"), conv(mixed, 2, "h"), conv(image, 4, "i")]
+    half = conv(image, 4, "j", activation="glu")
+    quarter = L.Activation("glu", name="glu")(half)
+    ends = [split, mean, conv(image, 4, "i")]
+    outputs = [*ends, *(conv(x, 2, f"o{i}") for i, x in enumerate((scaled, shifted, mixed, half)))]
+    outputs.append(conv(quarter, 2, "last"))
     channels = Channels.follow(keras.Model(image, outputs))
     assert channels.groups == []
     assert channels.protected["own"] == "Twice is not followed"
     assert channels.protected["ln"] == "LayerNormalization is not followed"
     assert channels.protected["split"] == "it divides channels"
-    assert channels.protected["f"] == "its activation mixes channels"
+    assert {channels.protected[name] for name in ("f", "j", "glu")} == {
+        "its activation mixes channels"
+    }
+    assert {"multiply", "add"} <= {name.partition("_")[0] for name in channels.protected}
+    assert channels.parameters(channels.none) == count_parameters(channels.model)
+    assert count_macs(remove_channels(channels, channels.none)) == count_macs(channels.model)
     assert "mixes channels" in channels.protected.values()
     assert "it holds constants that are no single number" in channels.protected.values()
 

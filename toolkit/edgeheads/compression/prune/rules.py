@@ -73,8 +73,10 @@ def _output(follower: Follower, call: Call, labels: Any) -> None:
     [tensor] = call.outputs
     follower.set(tensor, labels)
     if not _computes_each(getattr(call.layer, "activation", None)):
+        reason = f"{call.layer.name}: its activation {_MIXING}"
         follower.protected.setdefault(call.layer.name, f"its activation {_MIXING}")
-        follower.fix(labels, f"{call.layer.name}: its activation {_MIXING}")
+        follower.fix(labels, reason)
+        follower.fixed(tensor, reason)  # perhaps not as many: glu returns half
 
 
 def _computes_each(activation: Any) -> bool:
@@ -188,8 +190,8 @@ def _has_constants(call: Call) -> bool:
     values = [*call.args, *call.kwargs.values(), *vars(call.layer).values()]
     return any(
         not isinstance(one, keras.KerasTensor)
-        and isinstance(getattr(one, "shape", None), tuple)
-        and math.prod(one.shape) != 1
+        and getattr(one, "shape", None) is not None
+        and math.prod(tuple(one.shape)) != 1  # of a backend's tensor it is no tuple
         for one in keras.tree.flatten(values)
     )
 
