@@ -33,7 +33,7 @@ class Network:
     ) -> None:
         flat = laid_open(model)
         # The layers behind the file's outputs are computed elsewhere, from its results.
-        self.model = flat if outputs_of is None else keras.Model(flat.inputs, outputs_of(flat))
+        self.model = flat if outputs_of is None else keras.Model(flat.input, outputs_of(flat))
         self.device = device
         self.calls = tuple(calls(self.model))
         self._producers = {id(one): call for call in self.calls for one in call.outputs}

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
+
+from edgeheads.compression.fold import laid_open
+from edgeheads.compression.graph import OutputsOf
 from edgeheads.compression.legacy import load_any
 from edgeheads.compression.lint.effect import Effect, measure_effect
 from edgeheads.compression.lint.finding import Finding
@@ -79,9 +83,7 @@ def lint_file(
                     f"{names}; replace them by stock layers"
                 ) from None
             return LintResult(found)
-    outputs_of = (
-        None if recipe is None else file_outputs(get_task(recipe.task, recipe.head.options))
-    )
+    outputs_of = None if recipe is None else _outputs_of(file, model, recipe)
     with progress.step("Looking at the layers"):
         findings = lint_model(model, device, outputs_of)
     if fix_to is None:
@@ -93,6 +95,18 @@ def lint_file(
         effect = measure_effect(file, fixed.model, recipe, device, progress=progress)
     save_fixed(fixed.model, file, fix_to)
     return LintResult(findings, fixed, effect)
+
+
+def _outputs_of(file: Path, model: keras.Model, recipe: Recipe) -> OutputsOf:
+    outputs_of = file_outputs(get_task(recipe.task, recipe.head.options))
+    try:
+        outputs_of(laid_open(model))
+    except EdgeheadsError as error:
+        raise EdgeheadsError(
+            f"{file} is not of the recipe beside it, {file.with_name('recipe.yaml')} of "
+            f"{recipe.task}: {error}; move the recipe away to lint all of the model"
+        ) from None
+    return outputs_of
 
 
 def _found_unloaded(file: Path) -> list[Finding]:
