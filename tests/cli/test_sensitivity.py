@@ -32,6 +32,7 @@ def test_sensitivity_of_a_run(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "on 4 samples held out of training" in done.stdout
+    assert "Mixed precision: AbsRel drop" in done.stdout
     found = json.loads((tmp_path / "found" / "sensitivity.json").read_text())
     drops = [layer["drop"] for layer in found["layers"]]
     assert drops == sorted(drops, reverse=True)
@@ -54,3 +55,17 @@ def test_a_model_that_is_missing(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "no.keras does not exist" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_cannot_be_written_is_found_out_before_anything_is_measured(tmp_path: Path) -> None:
+    """The model is missing, too, and that is found out later."""
+    (tmp_path / "file").touch()
+    arguments = ("sensitivity", tmp_path / "no.keras", "--recipe", TINY, "--out")
+    done = run(*arguments, tmp_path / "file")
+    assert done.returncode == 2
+    assert "cannot write to" in done.stderr
+    assert "choose another folder with --out" in done.stderr
+    done = run(*arguments, tmp_path / "found", without={"matplotlib"})
+    assert done.returncode == 2
+    assert 'pip install "edgeheads[plots]"' in done.stderr
+    assert not (tmp_path / "found").exists()

@@ -66,6 +66,8 @@ def sensitivity(
             find = load_pipeline(
                 "compression.sensitivity.run:find_sensitivity", "measuring sensitivity"
             )
+        if out is not None:
+            _prepare(out)
         result = find(
             file,
             recipe,
@@ -83,20 +85,29 @@ def sensitivity(
         _print(result)
 
 
+def _prepare(folder: Path) -> None:
+    """Fail before minutes of measuring where nothing can be written or drawn."""
+    from edgeheads.compression.sensitivity.plot import require_matplotlib
+    from edgeheads.train import prepare_folder
+
+    require_matplotlib()
+    prepare_folder(folder)
+
+
 def _write(result: SensitivityResult, folder: Path) -> None:
+    from edgeheads.bundle import write_atomically
     from edgeheads.compression.sensitivity.plot import plot_errors
 
-    folder.mkdir(parents=True, exist_ok=True)
-    plot_errors(result.layers, folder / "sensitivity.png")
-    (folder / "sensitivity.json").write_text(
-        json.dumps(result.as_json(), indent=2, allow_nan=False), encoding="utf-8"
-    )
     if result.mixed is not None:
-        (folder / "mixed.tflite").write_bytes(result.mixed.content)
+        write_atomically(folder / "mixed.tflite", result.mixed.content)
+    content = json.dumps(result.as_json(), indent=2, allow_nan=False)
+    write_atomically(folder / "sensitivity.json", content)
+    write_atomically(folder / "sensitivity.png", plot_errors(result.layers))
 
 
 def _print(result: SensitivityResult) -> None:
     metric = result.metric
+    scored = metric is not None and any(one.drop is not None for one in result.layers)
     columns = ["layer", "kind", "MACs", "alone dB", "so far dB", "weights dB"]
     rows = [
         [
@@ -106,11 +117,11 @@ def _print(result: SensitivityResult) -> None:
             f"{one.isolated:.1f}",
             f"{one.accumulated:.1f}",
             f"{one.weights:.1f}",
-            *([f"{one.drop:.4f}"] if metric else []),
+            *([f"{one.drop:.4f}"] if scored else []),
         ]
         for one in result.layers
     ]
-    if metric:
+    if scored:
         columns.append(f"{metric.title} drop")
     print_table("What int8 costs each layer, the most sensitive first", columns, rows)
     click.echo(f"Measured on {result.images} training images.")
@@ -119,9 +130,9 @@ def _print(result: SensitivityResult) -> None:
             f"{metric.title} of the float model: {result.reference:.4f}, on {result.held_out} "
             "samples held out of training."
         )
-    if result.mixed is not None:
+    if metric and result.mixed is not None:
         kept = ", ".join(layer.name for layer in result.mixed.kept) or "none"
         click.echo(
-            f"Mixed precision: drop {result.mixed.drop:.4f} of {result.mixed.max_drop:.4f}; "
-            f"float: {kept}"
+            f"Mixed precision: {metric.title} drop {result.mixed.drop:.4f} of "
+            f"{result.mixed.max_drop:.4f}; float: {kept}"
         )

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from io import BytesIO
 
 from edgeheads.compression.sensitivity.errors import LayerError
 from edgeheads.errors import MissingDependencyError
 
-__all__ = ["plot_errors"]
+__all__ = ["plot_errors", "require_matplotlib"]
 
 
-def plot_errors(errors: Sequence[LayerError], path: Path) -> None:
-    """Draw the ratios of each layer, in dB, in the order given, as a PNG.
+def require_matplotlib() -> None:
+    """Raise MissingDependencyError where matplotlib is not installed."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise MissingDependencyError("matplotlib", "plots", "drawing the sensitivity") from None
+
+
+def plot_errors(errors: Sequence[LayerError]) -> bytes:
+    """Return the ratios of each layer, in dB, in the order given, as a PNG.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependencyError("matplotlib", "plots", "drawing the sensitivity") from None
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 1.5 + 0.22 * len(errors)), layout="constrained")
     axes = figure.subplots()
     rows = range(len(errors))
@@ -32,4 +39,6 @@ def plot_errors(errors: Sequence[LayerError], path: Path) -> None:
     axes.grid(axis="x", alpha=0.3)
     axes.margins(y=0.01)
     figure.legend(loc="outside upper center", ncols=3)
-    figure.savefig(path, dpi=110)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    return picture.getvalue()

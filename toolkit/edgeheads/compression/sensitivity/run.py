@@ -126,7 +126,7 @@ def find_sensitivity(
         layers,
         len(chosen),
         len(held_out),
-        scorer.metric if scorer and with_metric else None,
+        scorer.metric if scorer else None,
         scorer.reference if scorer else None,
         mixed,
     )
