@@ -107,7 +107,6 @@ def _write(result: SensitivityResult, folder: Path) -> None:
 
 def _print(result: SensitivityResult) -> None:
     metric = result.metric
-    scored = metric is not None and any(one.drop is not None for one in result.layers)
     columns = ["layer", "kind", "MACs", "alone dB", "so far dB", "weights dB"]
     rows = [
         [
@@ -117,11 +116,11 @@ def _print(result: SensitivityResult) -> None:
             f"{one.isolated:.1f}",
             f"{one.accumulated:.1f}",
             f"{one.weights:.1f}",
-            *([f"{one.drop:.4f}"] if scored else []),
+            *([] if one.drop is None else [f"{one.drop:.4f}"]),
         ]
         for one in result.layers
     ]
-    if scored:
+    if metric and any(one.drop is not None for one in result.layers):
         columns.append(f"{metric.title} drop")
     print_table("What int8 costs each layer, the most sensitive first", columns, rows)
     click.echo(f"Measured on {result.images} training images.")
