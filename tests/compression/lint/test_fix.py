@@ -225,6 +225,16 @@ def test_a_model_that_only_rounding_moves_is_rewritten() -> None:
     assert 1e-3 < fixed.difference < 2e-2
 
 
+def test_an_arg_max_behind_the_outputs_of_the_file_is_not_compared() -> None:
+    """Rounding decides which of two close values it names."""
+    built = cancelling(1e5)
+    values = built.outputs[0]
+    both = keras.Model(built.input, [values, keras.ops.argmax(values, axis=-1)])
+    fixed = fix_model(both, outputs_of=lambda model: {"values": model.outputs[0]})
+    assert fixed.difference < 2e-2
+    assert len(fixed.model.outputs) == 2
+
+
 def test_a_rewrite_that_computes_something_else_is_refused(monkeypatch: Any) -> None:
     """Where the model itself is steady, and where it is not."""
 
@@ -237,3 +247,38 @@ def test_a_rewrite_that_computes_something_else_is_refused(monkeypatch: Any) -> 
     for bias, allowed in ((0.0, "0.001"), (1e5, "0.0")):
         with pytest.raises(CheckFailedError, match=rf"at most {allowed}.* Nothing was written"):
             fix_model(cancelling(bias))
+
+
+def test_a_model_that_computes_in_16_bits_is_compared_in_32() -> None:
+    """In float16 folding rounds otherwise than normalizing does, by thousandths."""
+    image = keras.Input((8, 8, 3))
+    x = image
+    for _ in range(3):
+        x = layers.Conv2D(16, 3, padding="same", dtype="mixed_float16")(x)
+        x = layers.BatchNormalization(dtype="mixed_float16")(x)
+        x = layers.ReLU(6.0, dtype="mixed_float16")(x)
+    fixed = fix_model(keras.Model(image, layers.Conv2D(4, 1, dtype="mixed_float16")(x)))
+    assert fixed.folded_norms == 3
+    assert fixed.difference < 1e-5
+    assert fixed.model.layers[-1].compute_dtype == "float16"
+
+
+def test_layers_that_keras_quantized_are_left_alone() -> None:
+    """Their kernel is integers with a scale of its own, which takes no factor."""
+    image = keras.Input((8,))
+    x = layers.BatchNormalization()(layers.Dense(8, name="dense")(image))
+    x = layers.Dense(4, name="last")(layers.Activation("hard_swish", name="swish")(x))
+    built = keras.Model(image, x)
+    built.layers[2].set_weights([np.full(8, 1.5 + i) for i in range(4)])
+    built.quantize("int8")
+    fixed = fix_model(built)
+    assert (fixed.folded_norms, fixed.expanded) == (0, 1)
+    assert "swish_sixth" in names(fixed.model)
+    np.testing.assert_allclose(outputs(fixed.model), outputs(built), rtol=1e-4, atol=1e-4)
+
+
+def test_new_layers_take_no_name_that_is_there() -> None:
+    image = keras.Input((8, 8, 4))
+    x = layers.Conv2D(4, 1, activation="hard_swish", name="act")(image)
+    built = keras.Model(image, layers.Conv2D(4, 1, name="act_gate")(x))
+    assert {"act_swish_gate", "act_gate"} <= names(expand_hard_swish(built))

@@ -93,6 +93,10 @@ def spatial_gate() -> Any:
     return keras.Model(image, layers.Multiply()([image, scale]))
 
 
+def twice_normal() -> list[Any]:
+    return [layers.BatchNormalization(), layers.BatchNormalization()]
+
+
 def two_readers() -> Any:
     image = keras.Input(SIZE)
     x = layers.Conv2D(16, 1)(image)
@@ -160,6 +164,10 @@ UNCONVERTIBLE: dict[str, Build] = {
     "pooling": lambda: model(layers.MaxPooling3D(2), shape=(4, 4, 4, 2)),
     "arg max": lambda: computed(lambda x: keras.ops.argmax(x, axis=-1)),
     "places": lambda: computed(lambda x: keras.ops.where(x > 0)[0]),
+    "dilation over three axes": lambda: model(
+        layers.Conv3D(4, 2, dilation_rate=2), shape=(4, 4, 4, 2)
+    ),
+    "groups over three axes": lambda: model(layers.Conv3D(4, 2, groups=2), shape=(4, 4, 4, 2)),
 }
 
 # What the converter refuses always, by its class in `keras.ops` or `keras.layers`.
@@ -189,6 +197,9 @@ REFUSED: dict[str, Build] = {
     ),
     "Bincount": lambda: computed(lambda x: keras.ops.bincount(whole(x[:, 0, 0])), (8, 8, 3)),
     "BitwiseInvert": lambda: computed(lambda x: keras.ops.bitwise_invert(whole(x))),
+    "CategoryEncoding": lambda: model(
+        layers.CategoryEncoding(5, output_mode="multi_hot"), shape=(8,)
+    ),
     "CholeskyInverse": lambda: computed(keras.ops.linalg.cholesky_inverse, _SQUARE),
     "Cross": lambda: computed(lambda x: keras.ops.cross(x, x + 1)),
     "Eig": lambda: computed(lambda x: keras.ops.eig(x)[0], _SQUARE),
@@ -314,8 +325,24 @@ CASES: dict[str, tuple[list[Build], list[Build]]] = {
         [lambda: model(layers.Conv2D(8, 1), layers.BatchNormalization())],
     ),
     "unfolded-batch-norm": (
-        [lambda: model(layers.ReLU(), layers.BatchNormalization(name="it")), two_readers],
-        [lambda: model(layers.Conv2D(8, 1), layers.BatchNormalization(), layers.ReLU())],
+        [
+            lambda: model(layers.ReLU(), layers.BatchNormalization(name="it")),
+            lambda: model(
+                layers.Conv2D(8, 1, activation="relu"), layers.BatchNormalization(name="it")
+            ),
+            lambda: model(
+                layers.Conv2D(8, 1), layers.ZeroPadding2D(1), layers.BatchNormalization(name="it")
+            ),
+            two_readers,
+        ],
+        [
+            lambda: model(layers.Conv2D(8, 1), layers.BatchNormalization(), layers.ReLU()),
+            lambda: model(layers.Conv2D(8, 1), layers.Dropout(0.1), layers.BatchNormalization()),
+            lambda: model(layers.Dense(8), layers.Activation("linear"), *twice_normal()),
+            lambda: model(
+                layers.EinsumDense("bhwc,cd->bhwd", (8, 8, 8)), layers.BatchNormalization()
+            ),
+        ],
     ),
     "softmax-attention": (
         [
@@ -396,6 +423,20 @@ def test_what_is_called_unconvertible_is_refused_by_the_converter(build: Build) 
     # Some do not even come to the converter.
     with pytest.raises((RuntimeFailureError, ValueError)):
         convert_to_float_tflite(built.inputs[0], {"result": built.outputs[0]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stays", [True, False])
+def test_whether_a_normalization_stays_in_the_file(stays: bool, tmp_path: Path) -> None:
+    """As a product with a constant for each channel."""
+    for build in CASES["unfolded-batch-norm"][0 if stays else 1]:
+        built = build()
+        for layer in built.layers:
+            if isinstance(layer, layers.BatchNormalization):
+                layer.set_weights([np.full(one.shape, 1.5) for one in layer.weights])
+        file = tmp_path / "model.tflite"
+        file.write_bytes(convert_to_float_tflite(built.inputs[0], {"y": built.outputs[0]}))
+        assert ("MUL" in {one.name for one in read_operations(file)}) == stays
 
 
 @pytest.mark.parametrize("build", CASES["unconvertible"][1])

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from edgeheads.compression.fold import laid_open, scale_channels
+from edgeheads.compression.fold import has_plain_weights, laid_open, scale_channels
 from edgeheads.compression.graph import Call, calls, copy_layer, rewrite
 from edgeheads.tasks.base import Array
 
@@ -89,7 +89,8 @@ def equalize(
 
 def channel_ranges(layer: Any) -> Array | None:
     """Return the largest |weight| of each output channel; None for a layer without a kernel."""
-    if not isinstance(layer, (_DEPTHWISE, *_PLAIN, *_TRANSPOSED)):
+    is_known = isinstance(layer, (_DEPTHWISE, *_PLAIN, *_TRANSPOSED))
+    if not is_known or not has_plain_weights(layer):
         return None
     return _output_ranges(layer, np.asarray(layer.kernel))
 
@@ -180,7 +181,7 @@ def _chains(model: keras.Model, *, through_clips: bool) -> Iterator[tuple[str, .
 def _is_linear(layer: Any) -> bool:
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return False
-    if getattr(layer, "lora_enabled", False) or getattr(layer, "groups", 1) != 1:
+    if not has_plain_weights(layer) or getattr(layer, "groups", 1) != 1:
         return False
     if isinstance(layer, _DEPTHWISE):
         return bool(layer.depth_multiplier == 1)

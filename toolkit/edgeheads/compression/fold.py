@@ -11,7 +11,13 @@ from keras import ops
 from edgeheads.compression.graph import Call, calls, copy_layer, flatten, rewrite
 from edgeheads.tasks.base import Array
 
-__all__ = ["fold_batch_norms", "foldable_norms", "laid_open", "scale_channels"]
+__all__ = [
+    "fold_batch_norms",
+    "foldable_norms",
+    "has_plain_weights",
+    "laid_open",
+    "scale_channels",
+]
 
 _CONVS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
@@ -105,6 +111,14 @@ def scale_channels(layer: keras.layers.Layer, weights: list[Array], factor: Arra
     return [*kernels, last, *([weights[-1] * factor] if layer.use_bias else [])]
 
 
+def has_plain_weights(layer: Any) -> bool:
+    """Whether a layer's kernel is all that it multiplies by: no LoRA, not quantized by Keras."""
+    return (
+        not getattr(layer, "lora_enabled", False)
+        and getattr(layer, "quantization_mode", None) is None
+    )
+
+
 def laid_open(model: keras.Model) -> keras.Model:
     """Return the model, or a flat copy where it holds other models.
 
@@ -121,7 +135,7 @@ def _takes_a_norm(layer: Any) -> bool:
         isinstance(layer, _LINEAR)
         and layer.activation is keras.activations.linear
         and getattr(layer, "data_format", "channels_last") == "channels_last"
-        and not getattr(layer, "lora_enabled", False)
+        and has_plain_weights(layer)
     )
 
 

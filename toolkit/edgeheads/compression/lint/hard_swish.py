@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import keras
 
+from edgeheads.compression.fold import has_plain_weights
 from edgeheads.compression.graph import Call, copy_layer, rewrite
 from edgeheads.compression.lint.activations import HARD_SWISH, activation_of, written_out
 from edgeheads.compression.lint.rule import Network
@@ -62,6 +64,7 @@ def expand_hard_swish(model: keras.Model) -> keras.Model:
                 absorbing[name] = absorbing.get(name, 1.0) * _SIXTH
     twins: dict[str, keras.layers.Layer] = {}
     sites = {call.layer.name: written_out(network, call) for call in _sites(network)}
+    taken = {call.layer.name for call in network.calls}
 
     def visit(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         name = layer.name
@@ -74,7 +77,7 @@ def expand_hard_swish(model: keras.Model) -> keras.Model:
             x = x[index]
         elif not _is_activation(layer):
             x = copy_layer(layer, activation="linear")(*args, **kwargs)
-        return _expanded(x, name, divide=name not in bare)
+        return _expanded(x, _free(name, taken), divide=name not in bare)
 
     twin = rewrite(network.model, visit)
     for name, factor in absorbing.items():
@@ -90,6 +93,13 @@ def _expanded(x: Any, name: str, *, divide: bool) -> Any:
     if divide:
         x = keras.layers.Rescaling(_SIXTH, name=f"{name}_sixth")(x)
     return keras.layers.Multiply(name=f"{name}_product")([x, gate])
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """Return what the new layers' names can begin with."""
+    while any(f"{name}_{part}" in taken for part in ("plus_3", "gate", "sixth", "product")):
+        name += "_swish"
+    return name
 
 
 def _sites(network: Network) -> list[Call]:
@@ -127,7 +137,7 @@ def _takers(network: Network, site: Call) -> set[str] | None:
         for one in readers:
             if times[one.layer.name] > 1:
                 return None
-            if isinstance(one.layer, _LINEAR):
+            if isinstance(one.layer, _LINEAR) and has_plain_weights(one.layer):
                 takers.add(one.layer.name)
             elif isinstance(one.layer, _PASSING):
                 if id(one) not in scaled:

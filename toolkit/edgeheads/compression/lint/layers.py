@@ -18,7 +18,15 @@ WITHOUT_BUILT_IN = frozenset(
     {
         *("Tan", "Sinh", "Cosh", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh"),
         *("Argmax", "Argmin", "Nanargmax", "Nanargmin", "InTopK", "Nonzero", "SearchSorted"),
-        *("Bincount", "Cross", "Cumprod", "Nancumprod", "Diagonal", "Nanmedian"),
+        *(
+            "Bincount",
+            "CategoryEncoding",
+            "Cross",
+            "Cumprod",
+            "Nancumprod",
+            "Diagonal",
+            "Nanmedian",
+        ),
         *("Erf", "Erfc", "Erfinv", "I0", "Polar", "Signbit", "LeftShift", "BitwiseInvert"),
         *("Cholesky", "CholeskyInverse", "Det", "Eig", "Eigh", "Inv", "Logdet", "LuFactor"),
         *("Lstsq", "MatrixRank", "Pinv", "Qr", "Slogdet", "Solve", "SolveTriangular", "SVD"),
@@ -63,6 +71,8 @@ def _refused(call: Call) -> str:
             return f"no built-in operation has {layer.interpolation} interpolation"
         if getattr(layer, "antialias", False):
             return "no built-in operation resizes with antialiasing"
+    if kind == "Conv3D" and (max(layer.dilation_rate) > 1 or layer.groups > 1):
+        return "the built-in operation over three axes has neither dilation nor groups"
     if kind in _DILATABLE and max(layer.dilation_rate) > 1:
         return f"the built-in operation has no dilation, received {tuple(layer.dilation_rate)}"
     return ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from edgeheads.compression.fold import foldable_norms
 from edgeheads.compression.graph import Call
+from edgeheads.compression.lint.activations import activation_of
 from edgeheads.compression.lint.rule import Network, Rule, kind_of
 
 __all__ = ["RULES"]
@@ -77,6 +78,10 @@ def _readers(network: Network, call: Call) -> list[Call]:
     return readers
 
 
+_LINEAR = ("Conv2D", "Dense", "DepthwiseConv2D", "EinsumDense")
+_PASSING = ("Activation", "BatchNormalization", "Dropout", "Identity", "SpatialDropout2D")
+
+
 def _unfolded(network: Network) -> Iterator[tuple[str, str]]:
     folded = {norm.name for norm in foldable_norms(network.model).values()}
     for call in network.calls:
@@ -84,14 +89,31 @@ def _unfolded(network: Network) -> Iterator[tuple[str, str]]:
             continue
         source = network.producer(call.inputs[0])
         readers = network.readers(source)
+        is_last = call.layer.axis in (-1, len(call.inputs[0].shape) - 1)
+        if is_last and _is_folded_by_converter(network, source):
+            continue
         if len(readers) > 1:
             others = ", ".join(one.layer.name for one in readers if one is not call)
             reason = f"{source.layer.name} in front of it is read by {others}, too"
         elif network.is_output(source):
             reason = f"{source.layer.name} in front of it is an output of the model"
         else:
-            reason = f"it follows {source.layer.name} ({kind_of(source.layer)})"
+            ends = activation_of(source.layer)
+            end = f", which ends in {ends}" if ends != "linear" else ""
+            reason = f"it follows {source.layer.name} ({kind_of(source.layer)}){end}"
         yield call.layer.name, reason
+
+
+def _is_folded_by_converter(network: Network, source: Call) -> bool:
+    """Whether a linear layer is in front, and in between only what changes no value in the file."""
+    while not network.is_output(source) and len(network.readers(source)) == 1:
+        if kind_of(source.layer) in _LINEAR:
+            return activation_of(source.layer) == "linear"
+        is_passing = kind_of(source.layer) in _PASSING and activation_of(source.layer) == "linear"
+        if not is_passing:
+            return False
+        source = network.producer(source.inputs[0])
+    return False
 
 
 RULES = (
