@@ -214,6 +214,16 @@ def test_a_rescaling_tells_what_the_model_takes(
     assert expected_range(keras.Model(image, keras.layers.Conv2D(1, 1)(x))) == expected
 
 
+def test_models_inside_a_model_tell_as_much() -> None:
+    """As of a network of keras.applications behind a Sequential that prepares its input."""
+    image = keras.Input(_SHAPE[1:])
+    prepared = keras.Sequential([keras.Input(_SHAPE[1:]), keras.layers.Rescaling(1 / 255)])(image)
+    outer = keras.Model(image, _network(0.5, 0.5)(prepared))
+    assert expected_range(outer) == (0.0, 255.0)
+    dark = _examined(_pictures(4), keras_model=outer)
+    assert dark["statistics of training"][0] == "error"
+
+
 def test_a_model_without_a_rescaling_tells_nothing() -> None:
     assert expected_range(_network()) is None
 

@@ -228,8 +228,9 @@ def expected_range(keras_model: Any) -> tuple[float, float] | None:
     """
     import keras
 
-    [first] = keras_model.inputs
-    for layer in keras_model.layers:
+    model = _opened(keras_model)
+    [first] = model.inputs
+    for layer in model.layers:
         takes_image = getattr(layer, "input", None) is first
         if isinstance(layer, keras.layers.Rescaling) and takes_image:
             scale = np.asarray(layer.scale, np.float64)
@@ -243,7 +244,8 @@ def _remembered(keras_model: Any, images: Images) -> Iterator[Finding]:
     import keras
 
     check = "statistics of training"
-    norms = [one for one in keras_model.layers if isinstance(one, keras.layers.BatchNormalization)]
+    model = _opened(keras_model)
+    norms = [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
     if not norms or norms[0].axis not in (-1, len(norms[0].output.shape) - 1):
         return
     mean = np.asarray(norms[0].moving_mean, np.float64)
@@ -251,7 +253,7 @@ def _remembered(keras_model: Any, images: Images) -> Iterator[Finding]:
     if not mean.any():
         yield Finding("note", check, "the model was never trained")
         return
-    probe = keras.Model(keras_model.inputs[0], norms[0].input)
+    probe = keras.Model(model.inputs[0], norms[0].input)
     total = square = np.zeros_like(mean)
     places = 0
     for image in islice(images(), _STATISTICS_IMAGES):
@@ -275,6 +277,16 @@ def _remembered(keras_model: Any, images: Images) -> Iterator[Finding]:
         text,
         "prepare the images as for training, and choose ones like those of training",
     )
+
+
+def _opened(keras_model: Any) -> Any:
+    """Return the model with models inside it laid open, where that can be done."""
+    from edgeheads.compression.fold import laid_open
+
+    try:
+        return laid_open(keras_model)
+    except EdgeheadsError:
+        return keras_model
 
 
 def _between(ratio: float, most: float) -> bool:
