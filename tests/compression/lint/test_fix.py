@@ -282,3 +282,45 @@ def test_new_layers_take_no_name_that_is_there() -> None:
     x = layers.Conv2D(4, 1, activation="hard_swish", name="act")(image)
     built = keras.Model(image, layers.Conv2D(4, 1, name="act_gate")(x))
     assert {"act_swish_gate", "act_gate"} <= names(expand_hard_swish(built))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_rewrite_that_computes_no_number_is_refused(monkeypatch: Any, wrong: float) -> None:
+    """No difference to NaN is larger than another."""
+
+    def rewritten(model: Any) -> Any:
+        twin = keras.models.clone_model(model)
+        twin.layers[1].set_weights([np.full((4, 4), wrong), np.zeros(4)])
+        return twin
+
+    monkeypatch.setattr(fix, "fold_batch_norms", rewritten)
+    with pytest.raises(CheckFailedError, match="outputs differ by nan"):
+        fix_model(cancelling(0.0))
+
+
+def test_a_model_that_is_infinite_on_some_inputs_is_compared_where_it_is_not() -> None:
+    """The exponential of 89 and more, and the logarithm of 0 and less."""
+    image = keras.Input((4,))
+    values = keras.Model(image, layers.BatchNormalization()(layers.Dense(4)(image)))(image)
+    built = keras.Model(image, [keras.ops.exp(values), keras.ops.log(values)])
+    assert fix_model(built).difference < 1e-3
+
+
+def test_inputs_are_those_that_the_model_takes(recwarn: Any) -> None:
+    """Numbers of words that a layer knows; a dictionary where it takes one."""
+    words = keras.Input((6,), dtype="int32", name="words")
+    x = layers.BatchNormalization()(layers.Dense(4)(layers.Embedding(2, 4)(words)))
+    assert fix_model(keras.Model({"words": words}, x)).folded_norms == 1
+    assert [
+        str(one.message) for one in recwarn if "structure of `inputs`" in str(one.message)
+    ] == []
+
+
+def test_where_no_file_can_be_written(tmp_path: Path) -> None:
+    """No traceback, and nothing left behind."""
+    (tmp_path / "folder.keras").mkdir()
+    (tmp_path / "file").touch()
+    for out in ("folder.keras", "file/fixed.keras"):
+        with pytest.raises(EdgeheadsError, match=rf"{out} cannot be written: "):
+            save_fixed(block(), tmp_path / "model.keras", tmp_path / out)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "folder.keras"]

@@ -247,6 +247,10 @@ CASES: dict[str, tuple[list[Build], list[Build]]] = {
         [lambda: keras.Model(*[keras.Input((None, 8, 3), name="it")] * 2)],
         [lambda: model(layers.Conv2D(8, 1)), batch_inside],
     ),
+    "not-finite": (
+        [lambda: spread(np.nan), lambda: spread(np.inf)],
+        [lambda: spread(0.0)],
+    ),
     "high-rank": (
         [lambda: model(layers.Conv3D(8, 1, name="it"), shape=(4, 4, 4, 8))],
         [lambda: model(layers.Reshape((8, 128)), layers.Conv1D(8, 1))],

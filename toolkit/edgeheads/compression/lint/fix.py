@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,14 +128,17 @@ def save_fixed(model: keras.Model, source: Path, out: Path) -> None:
     """Write a .keras file whole or not at all.
 
     Raises:
-        EdgeheadsError: see `require_other_file`.
+        EdgeheadsError: see `require_other_file`; the file cannot be written there.
     """
     require_other_file(source, out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        part = Path(folder) / "model.keras"
-        model.save(part)
-        part.replace(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+            part = Path(folder) / "model.keras"
+            model.save(part)
+            part.replace(out)
+    except OSError as error:
+        raise EdgeheadsError(f"{out} cannot be written: {error.strerror or error}") from None
 
 
 def require_other_file(source: Path, out: Path) -> None:
@@ -150,19 +154,25 @@ def require_other_file(source: Path, out: Path) -> None:
 
 
 def _difference(model: keras.Model, fixed: keras.Model) -> float:
-    """Return the largest difference of two flat models' outputs, as a share of their largest."""
+    """Return the largest difference of two flat models' outputs, as a share of their largest.
+
+    Not a number where only one of them computes such.
+    """
     rng = np.random.default_rng(0)
     worst = 0.0
     model, fixed = _without_bounds(model), _without_bounds(fixed)
     for low, high in ((-1.0, 1.0), (0.0, 255.0)):
         inputs = [_random(rng, tensor, low, high) for tensor in model.inputs]
-        given: Any = inputs[0] if len(inputs) == 1 else inputs
+        given = keras.tree.pack_sequence_as(model.input, inputs)
         old, new = (keras.tree.flatten(one(given, training=False)) for one in (model, fixed))
         for expected, found in zip(old, new, strict=True):
             a = np.asarray(keras.ops.convert_to_numpy(expected), np.float64)
             b = np.asarray(keras.ops.convert_to_numpy(found), np.float64)
-            scale = max(float(np.abs(a).max()), 1e-6)
-            worst = max(worst, float(np.abs(a - b).max()) / scale)
+            told = np.isfinite(a)
+            if not np.array_equal(told, np.isfinite(b)):
+                return math.nan
+            scale = max(float(np.abs(a[told]).max(initial=0.0)), 1e-6)
+            worst = max(worst, float(np.abs(a[told] - b[told]).max(initial=0.0)) / scale)
     return worst
 
 
@@ -197,6 +207,8 @@ def _without_bounds(model: keras.Model) -> keras.Model:
 
 def _random(rng: np.random.Generator, tensor: Any, low: float, high: float) -> Any:
     shape = [side or _SPATIAL_IF_OPEN for side in tensor.shape[1:]]
+    if tensor.dtype.startswith("int"):  # numbers of words, of which every model knows two
+        return rng.integers(0, 2, [2, *shape]).astype(tensor.dtype)
     return rng.uniform(low, high, [2, *shape]).astype(tensor.dtype)
 
 

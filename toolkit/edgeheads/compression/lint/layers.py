@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
+
 from edgeheads.compression.graph import Call
 from edgeheads.compression.lint.rule import Network, Rule, kind_of
 
@@ -53,6 +56,16 @@ def _unconvertible(network: Network) -> Iterator[tuple[str, str]]:
     for call in network.calls:
         if found := _refused(call):
             yield call.layer.name, found
+
+
+def _not_finite(network: Network) -> Iterator[tuple[str, str]]:
+    for layer in network.model.layers:
+        for weight in layer.weights:
+            values = np.asarray(keras.ops.convert_to_numpy(weight))
+            wrong = values.size - int(np.isfinite(values.astype(np.float32)).sum())
+            if wrong:
+                yield layer.name, f"{wrong} of {values.size} values of its {weight.name}"
+                break
 
 
 def _refused(call: Call) -> str:
@@ -108,7 +121,7 @@ def _custom_in(config: Any) -> Iterator[tuple[str, str, str]]:
         is_layer = "build_config" in config or "inbound_nodes" in config
         if is_layer and "layers" not in inner and _is_custom(module, kind):
             where = module or config.get("registered_name") or "a module of its own"
-            yield str(inner.get("name", config.get("name"))), kind, f"{where}: {kind}"
+            yield str(inner.get("name", config.get("name", kind))), kind, f"{where}: {kind}"
             return
     for value in config.values():
         yield from _custom_in(value)
@@ -139,6 +152,15 @@ RULES = (
         "bilinear or nearest resizing, sums, products and the other functions of `keras.ops`, or "
         "the computation outside the model, on what it returns",
         _unconvertible,
+        is_int8=False,
+    ),
+    Rule(
+        "not-finite",
+        "NaN or infinite weights",
+        "error",
+        "all that is computed from them is NaN, too, and no range can be measured",
+        "the checkpoint before training diverged, and a lower learning rate",
+        _not_finite,
         is_int8=False,
     ),
 )
