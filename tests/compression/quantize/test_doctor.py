@@ -105,8 +105,11 @@ def test_few_constant_and_repeated_images_are_warned_of() -> None:
     ("low", "high", "severity"),
     [
         (0, 255, "note"),
-        (0, 1, "warning"),
-        (-1, 1, "warning"),
+        (0, 1, "error"),
+        (-1, 1, "error"),
+        (0, 15, "warning"),
+        (0, 140, "warning"),
+        (0, 150, "note"),
         (-127, 128, "error"),
         (0, 300, "error"),
     ],

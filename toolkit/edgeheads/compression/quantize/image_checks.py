@@ -20,9 +20,10 @@ Severity = Literal["error", "warning", "note"]
 _ENOUGH = 32
 _MANY_DUPLICATES = 0.1
 # Of the width that the model was trained with: more outside is another normalisation, and less
-# than so much of it inside likewise.
+# than so much of it inside may be one; no pictures are as dark as the least.
 _OUTSIDE = 0.02
 _COVERED = 0.55
+_LEAST_COVERED = 0.05
 _LISTED = 5
 
 
@@ -177,7 +178,9 @@ def normalisation(seen: Seen, expected: tuple[float, float] | None) -> Iterator[
     low, high = expected
     wanted = f"the model was trained with {low:.4g} to {high:.4g}"
     width = high - low
-    if seen.low < low - _OUTSIDE * width or seen.high > high + _OUTSIDE * width:
+    is_outside = seen.low < low - _OUTSIDE * width or seen.high > high + _OUTSIDE * width
+    is_narrow = seen.telling > 0 and seen.high - seen.low < _LEAST_COVERED * width
+    if is_outside or is_narrow:
         yield Finding(
             "error",
             "normalisation",
