@@ -11,7 +11,17 @@ import keras
 
 from edgeheads.errors import EdgeheadsError
 
-__all__ = ["Call", "Node", "OutputsOf", "calls", "copy_layer", "flatten", "rewrite", "walk"]
+__all__ = [
+    "Call",
+    "Node",
+    "OutputsOf",
+    "calls",
+    "copy_layer",
+    "copy_once",
+    "flatten",
+    "rewrite",
+    "walk",
+]
 
 # Given a layer of the old graph and the new graph's tensors it would be called with, returns the
 # tensor that takes the place of its output.
@@ -147,8 +157,20 @@ def flatten(model: keras.Model) -> keras.Model:
     return flat
 
 
+def copy_once() -> Visit:
+    """Return what copies layers for `rewrite`: one that is called more than once stays one."""
+    twins: dict[str, keras.layers.Layer] = {}
+
+    def visit(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        if layer.name not in twins:
+            twins[layer.name] = copy_layer(layer)
+        return twins[layer.name](*args, **kwargs)
+
+    return visit
+
+
 def rewrite(
-    model: keras.Model, visit: Visit, after: Callable[[Any, Any], Any] | None = None
+    model: keras.Model, visit: Visit, after: Callable[..., Any] | None = None
 ) -> keras.Model:
     """Return a copy of a flat model in which `visit` decides what each layer becomes.
 
@@ -161,13 +183,14 @@ def rewrite(
         model: a flat functional model, see `flatten`. It is not changed.
         visit: is called once for every layer but the inputs, each after those that feed it.
         after: gets each layer, inputs and operations of `keras.ops` among them, in the order of
-            `calls`, and the tensor in the place of its output; returns what its consumers take.
+            `calls`, the tensor in the place of its output, and what it was called with; returns
+            what its consumers take.
     """
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         function = visit if isinstance(layer, keras.layers.Layer) else None
         result = function(layer, *args, **kwargs) if function else layer(*args, **kwargs)
-        return after(layer, result) if after else result
+        return after(layer, result, *args) if after else result
 
     inputs = fed = _fresh_inputs(model)
     if after:

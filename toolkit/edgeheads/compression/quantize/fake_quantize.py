@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,6 +15,8 @@ __all__ = [
     "QUANTIZED",
     "TIES",
     "FakeQuantize",
+    "Integers",
+    "Term",
     "fake_quantize",
     "kernel_steps",
 ]
@@ -30,9 +33,18 @@ _MOMENTUM = 0.99
 _SMALLEST = 1e-9
 # A half, and what sums in float32 may miss of one.
 _HALF = 0.5 + 1e-3
+# In steps: what float32 may miss of a sum that no activation has clipped.
+_UNCLIPPED = 1e-2
+# Of the factors by which the file's additions multiply.
+_FACTOR_BITS = 20
+
+# Whole numbers, and what one of them is worth: the product is real.
+Term = tuple[Any, Any]
 
 
-def fake_quantize(x: Any, low: Any, high: Any, ties: str = "even") -> Any:
+def fake_quantize(
+    x: Any, low: Any, high: Any, ties: str = "even", terms: Sequence[Term] = ()
+) -> Any:
     """Return `x` rounded to the 256 values between `low` and `high` that int8 tells apart.
 
     The zero point is an integer, so that zero is one of the values. The gradient passes through
@@ -45,11 +57,47 @@ def fake_quantize(x: Any, low: Any, high: Any, ties: str = "even") -> Any:
         low: at most 0, a scalar.
         high: at least 0, a scalar, above `low`.
         ties: where a value halfway between two goes; a name from TIES.
+        terms: one or two, whose sum `x` is where no activation clipped it. The file has integers
+            there and rounds as `_rescaled` does; its last digit decides where a value goes that
+            lies between two.
     """
     scale = (high - low) / _STEPS
     zero = ops.stop_gradient(ops.clip(ops.round(-low / scale), 0, _STEPS))
-    steps = ops.clip(x / scale, -zero, _STEPS - zero)
-    return _round(steps, ties, _LOWEST + zero) * scale
+    exact = x / scale
+    steps = ops.clip(exact, -zero, _STEPS - zero)
+    if not terms:
+        return _round(steps, ties, _LOWEST + zero) * scale
+    sums = sum(ops.cast(whole, x.dtype) * ops.cast(size, x.dtype) for whole, size in terms)
+    clipped = ops.abs(sums / scale - exact) > _UNCLIPPED
+    rounded = ops.where(clipped, ops.round(steps), ops.cast(_rescaled(terms, scale), x.dtype))
+    rounded = ops.clip(rounded, -zero, _STEPS - zero)
+    return (steps + ops.stop_gradient(rounded - steps)) * scale
+
+
+def _rescaled(terms: Sequence[Term], scale: Any) -> Any:
+    """Return a sum of terms in whole steps of `scale`, computed as XNNPACK does.
+
+    One term is multiplied by one factor in float32. Two are multiplied by integers of 20 bits, of
+    which the larger has all, and their sum is shifted back; a half goes up.
+    """
+    factors = [ops.cast(size / scale, "float32") for _, size in terms]
+    whole = [ops.cast(ops.round(one), "float32") for one, _ in terms]
+    if len(terms) == 1:
+        return ops.round(whole[0] * factors[0])
+    power = ops.power(2.0, _FACTOR_BITS - _exponent(ops.maximum(*factors)))
+    products = [
+        ops.cast(one, "int32") * ops.cast(ops.round(factor * power), "int32")
+        for one, factor in zip(whole, factors, strict=True)
+    ]
+    return ops.floor_divide(sum(products) + ops.cast(power / 2, "int32"), ops.cast(power, "int32"))
+
+
+def _exponent(x: Any) -> Any:
+    """Return the largest integer n with 2 ** n <= x."""
+    guess = ops.floor(ops.log2(x))
+    low = ops.cast(ops.power(2.0, guess) > x, x.dtype)
+    high = ops.cast(ops.power(2.0, guess + 1) <= x, x.dtype)
+    return guess - low + high
 
 
 def kernel_steps(kernel: Any, axes: tuple[int, ...] | None) -> Any:
@@ -132,11 +180,18 @@ class FakeQuantize(keras.layers.Layer):
             return ops.convert_to_tensor(self.low_end), ops.convert_to_tensor(self.high_end)
         return self.low * ops.exp(self.low_end), self.high * ops.exp(self.high_end)
 
-    def call(self, x: Any, training: bool | None = None, ties: str = "even") -> tuple[Any, Any]:
+    def call(
+        self,
+        x: Any,
+        terms: Sequence[Term] = (),
+        training: bool | None = None,
+        ties: str = "even",
+    ) -> tuple[Any, Any]:
         """Return `x` rounded, and the step; in training, a moving average sees it first.
 
         Args:
             x: any shape.
+            terms: see `fake_quantize`.
             training: whether `x` is part of a training batch.
             ties: a name from TIES.
 
@@ -153,18 +208,58 @@ class FakeQuantize(keras.layers.Layer):
         if self.observer == "learned":
             # Every value pulls at the ends: keep their pull that of one weight (LSQ, section 2.2).
             share = 1 / (_STEPS * ops.cast(ops.size(x), "float32")) ** 0.5
-            low, high = (end * share + ops.stop_gradient(end * (1 - share)) for end in (low, high))
+            low, high = (_pulled(end, share) for end in (low, high))
         low, high = ops.cast(low, x.dtype), ops.cast(high, x.dtype)
-        return fake_quantize(x, low, high, ties), ops.stop_gradient(high - low) / _STEPS
+        return fake_quantize(x, low, high, ties, terms), ops.stop_gradient(high - low) / _STEPS
 
-    def compute_output_shape(self, shape: Any) -> Any:
+    def compute_output_spec(self, x: Any, *args: Any, **options: Any) -> Any:
         """Return the shape of the input, and a scalar's."""
-        return shape, ()
+        return keras.KerasTensor(x.shape, x.dtype), keras.KerasTensor((), x.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Return what the constructor takes."""
         own = {"low": self.low, "high": self.high, "observer": self.observer}
         return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="edgeheads")
+class Integers(keras.layers.Layer):
+    """Says what an int8 file adds up in an operation without weights, of rounded tensors.
+
+    Args:
+        operation: "add", "multiply", or "mean", over height and width.
+        keepdims: whether a mean is a map of one pixel.
+    """
+
+    def __init__(self, operation: str, keepdims: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.operation, self.keepdims = operation, keepdims
+
+    def call(self, tensors: Sequence[Any], steps: Sequence[Any]) -> list[Term]:
+        """Return the terms of the operation's result; see `fake_quantize`.
+
+        Args:
+            tensors: two, or, of a mean, one [B, H, W, C].
+            steps: scalars, what they are rounded to.
+        """
+        whole = [ops.round(x / step) for x, step in zip(tensors, steps, strict=True)]
+        if self.operation == "add":
+            return list(zip(whole, steps, strict=True))
+        if self.operation == "multiply":
+            return [(whole[0] * whole[1], steps[0] * steps[1])]
+        size = whole[0].shape[1] * whole[0].shape[2]
+        return [(ops.sum(whole[0], axis=(1, 2), keepdims=self.keepdims), steps[0] / size)]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the constructor takes."""
+        own = {"operation": self.operation, "keepdims": self.keepdims}
+        return {**super().get_config(), **own}
+
+
+def _pulled(end: Any, share: Any) -> Any:
+    """Return `end`, to the last digit, with that share of its gradient."""
+    part = end * share
+    return ops.stop_gradient(end) + (part - ops.stop_gradient(part))
 
 
 class _Quantized:
@@ -191,6 +286,10 @@ class _Quantized:
         Args:
             inputs: what the stock layer takes.
             step: scalar, of the inputs; None, where they are not rounded, leaves the bias as it is.
+
+        Returns:
+            Of the shape of the stock layer's; with `step` also the term that it is, before an
+            activation: integers of this shape, and [C].
         """
         kernel = ops.convert_to_tensor(self.kernel)
         steps = kernel_steps(kernel, self._axes if self.per_channel else None)
@@ -203,12 +302,20 @@ class _Quantized:
         if self.use_bias:
             bias = ops.convert_to_tensor(self.bias) / size
             x = x + ops.cast(bias if step is None else _round(bias), x.dtype)
-        x = x * ops.cast(size, x.dtype)
-        return self.activation(x)
+        size = ops.broadcast_to(ops.cast(size, x.dtype), x.shape[-1:])
+        result = self.activation(x * size)
+        return result if step is None else (result, x, size)
 
     def compute_output_spec(self, inputs: Any, step: Any = None) -> Any:
-        """Return what the stock layer does."""
-        return super().compute_output_spec(inputs)  # type: ignore[misc]
+        """Return what `call` does."""
+        result = super().compute_output_spec(inputs)  # type: ignore[misc]
+        if step is None:
+            return result
+        return (
+            result,
+            keras.KerasTensor(result.shape, result.dtype),
+            keras.KerasTensor(result.shape[-1:], result.dtype),
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Return what the constructor takes."""

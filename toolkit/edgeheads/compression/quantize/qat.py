@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeheads.compression.equalization import equalize
 from edgeheads.compression.fold import fold_batch_norms
-from edgeheads.compression.graph import OutputsOf, copy_layer, rewrite
+from edgeheads.compression.graph import OutputsOf, copy_layer, copy_once, rewrite
 from edgeheads.compression.prune.magnitude import KeepZeros
 from edgeheads.compression.quantize.calibration import (
     DEFAULT_CALIBRATION,
@@ -21,12 +21,13 @@ from edgeheads.compression.quantize.calibration import (
     measure_ranges,
 )
 from edgeheads.compression.quantize.fake_quantize import QUANTIZED, FakeQuantize
+from edgeheads.compression.quantize.qat_constants import with_trained_constants
+from edgeheads.compression.quantize.qat_graph import rounding_graph
 from edgeheads.compression.quantize.qat_match import float_file, match_tensors, share_ranges
 from edgeheads.compression.quantize.quantizer import quantize_float_model, quantize_with_images
 from edgeheads.compression.quantize.schemes import get_scheme
 from edgeheads.errors import EdgeheadsError
 from edgeheads.export.flatgraph import FlatGraph
-from edgeheads.export.tflite import convert_to_float_tflite
 from edgeheads.tasks.base import Array
 
 __all__ = ["Choice", "QuantizeAware", "choose", "quantize_aware"]
@@ -53,6 +54,7 @@ class QuantizeAware:
         images: calibration inputs, for the few tensors that only the file has.
         unrounded: layers with weights that the file rounds and training does not.
         per_channel: whether each channel of a kernel has a scale of its own.
+        outputs_of: what of the model becomes the file; None: all that it returns.
     """
 
     model: keras.Model
@@ -61,6 +63,7 @@ class QuantizeAware:
     images: Images
     unrounded: tuple[str, ...]
     per_channel: bool = True
+    outputs_of: OutputsOf | None = None
 
     @property
     def finite(self) -> bool:
@@ -75,7 +78,7 @@ class QuantizeAware:
 
     def float_model(self) -> keras.Model:
         """Return a model of stock layers with the weights as they are now, nothing rounded."""
-        twin = rewrite(self.folded, _same())
+        twin = rewrite(self.folded, copy_once())
         for layer in twin.layers:
             if layer.weights:
                 layer.set_weights(self.model.get_layer(layer.name).get_weights())
@@ -89,13 +92,11 @@ class QuantizeAware:
             if layer.weights:
                 self.model.get_layer(layer.name).set_weights(layer.get_weights())
 
-    def to_tflite(self, scheme: str = "int8", outputs: OutputsOf | None = None) -> bytes:
+    def to_tflite(self, scheme: str = "int8") -> bytes:
         """Return the .tflite file that computes as the model does now.
 
         Args:
             scheme: one with int8 activations.
-            outputs: given the float model, returns {name in the file: symbolic tensor of it};
-                without, the file returns what the model does.
 
         Raises:
             EdgeheadsError: another scheme, or weights that are no numbers.
@@ -114,10 +115,7 @@ class QuantizeAware:
                 "(`folded`) meanwhile"
             )
         model = self.float_model()
-        if outputs is None:
-            content = float_file(model)
-        else:
-            content = convert_to_float_tflite(model.inputs[0], outputs(model))
+        content = float_file(model, self.outputs_of)
         graph = FlatGraph(content)
         ranges, groups, fixed = share_ranges(graph, measure_ranges(content, self.images, "min-max"))
         places = match_tensors(model, content, _first(self.images))
@@ -127,7 +125,8 @@ class QuantizeAware:
             if place in self.rounds and groups[tensor] not in fixed
         }
         final = {tensor: learned.get(groups[tensor], one) for tensor, one in ranges.items()}
-        return quantize_float_model(content, final, chosen, per_channel=self.per_channel)
+        quantized = quantize_float_model(content, final, chosen, per_channel=self.per_channel)
+        return with_trained_constants(content, quantized)
 
     def _range(self, name: str) -> Range:
         low, high = self.model.get_layer(name).range()
@@ -141,6 +140,7 @@ def quantize_aware(
     calibration: str = DEFAULT_CALIBRATION,
     observer: str = "learned",
     per_channel: bool = True,
+    outputs_of: OutputsOf | None = None,
 ) -> QuantizeAware:
     """Return a copy of a trained model that rounds weights and activations to int8 as it computes.
 
@@ -159,6 +159,8 @@ def quantize_aware(
         observer: how they go on; a name from OBSERVERS.
         per_channel: give each output channel of a kernel a scale of its own; False gives the
             kernel one, for devices that take no more.
+        outputs_of: what of the model becomes the file, such as a task's edge outputs; what is
+            computed from these stays float. None: all that the model returns.
 
     Raises:
         EdgeheadsError: custom layers, images that cannot be used, an unknown method or observer.
@@ -170,7 +172,7 @@ def quantize_aware(
         # Steps that fit the largest channel round small ones to zero, and training moves no
         # weight as far as it would take to bring them back.
         folded = equalize(folded, images=lambda: islice(images(), _EQUALIZED_ON)).model
-    content = float_file(folded)
+    content = float_file(folded, outputs_of)
     graph = FlatGraph(content)
     ranges, groups, fixed = share_ranges(graph, measure_ranges(content, images, calibration))
     places = match_tensors(folded, content, _first(images))
@@ -188,7 +190,7 @@ def quantize_aware(
         rounding[place] = of_group[group]
 
     return QuantizeAware(
-        _rewritten(folded, rounding, _ties(graph, places), per_channel),
+        rounding_graph(folded, rounding, _ties(graph, places), per_channel),
         folded,
         {place: layer.name for place, layer in rounding.items()},
         images,
@@ -198,53 +200,8 @@ def quantize_aware(
             if type(layer) not in QUANTIZED and any(len(one.shape) > 1 for one in layer.weights)
         ),
         per_channel,
+        outputs_of,
     )
-
-
-def _rewritten(
-    folded: keras.Model,
-    rounding: Mapping[int, FakeQuantize],
-    ties: Mapping[int, str],
-    per_channel: bool,
-) -> keras.Model:
-    """Return the model that rounds.
-
-    Args:
-        folded: what it is made of.
-        rounding: {place in `calls(folded)`: what rounds the output}.
-        ties: {place: where a value halfway between two goes}, of those that differ.
-        per_channel: of the kernels' scales.
-    """
-    place = -1
-    # {tensor's id: it, so that the id stays its own, and the step it is rounded to}.
-    steps: dict[int, tuple[Any, Any]] = {}
-    keep = _same()
-    twins: dict[str, Any] = {}
-
-    def visit(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if type(layer) in QUANTIZED:
-            if layer.name not in twins:
-                config = {**layer.get_config(), "per_channel": per_channel}
-                twins[layer.name] = QUANTIZED[type(layer)].from_config(config)
-                twins[layer.name].trainable = layer.trainable
-            _, step = steps.get(id(args[0]), (None, None))
-            return twins[layer.name](*args, **kwargs, **({} if step is None else {"step": step}))
-        result = keep(layer, *args, **kwargs)
-        if isinstance(layer, keras.layers.Dropout) and id(args[0]) in steps:
-            steps[id(result)] = result, steps[id(args[0])][1]
-        return result
-
-    def after(_: Any, tensor: Any) -> Any:
-        nonlocal place
-        place += 1
-        if place not in rounding:
-            return tensor
-        options = {"ties": ties[place]} if place in ties else {}
-        rounded, step = rounding[place](tensor, **options)
-        steps[id(rounded)] = rounded, step
-        return rounded
-
-    return rewrite(folded, visit, after)
 
 
 def _ties(graph: FlatGraph, places: Mapping[int, int]) -> dict[int, str]:
@@ -287,7 +244,7 @@ def choose(
         scheme: one with int8 activations.
     """
     plain = quantize_with_images(
-        float_file(aware.folded),
+        float_file(aware.folded, aware.outputs_of),
         get_scheme(scheme),
         aware.images,
         per_channel=aware.per_channel,
@@ -315,7 +272,7 @@ def _with_activations_apart(model: keras.Model) -> keras.Model:
     }
     if not apart:
         return model
-    keep = _same()
+    keep = copy_once()
     twins: dict[str, tuple[Any, Any]] = {}
 
     def visit(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -334,18 +291,6 @@ def _with_activations_apart(model: keras.Model) -> keras.Model:
     for name, other in apart.items():
         split.get_layer(other).set_weights(model.get_layer(name).get_weights())
     return split
-
-
-def _same() -> Callable[..., Any]:
-    """Return a visitor that keeps layers, shared ones shared."""
-    twins: dict[str, Any] = {}
-
-    def visit(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if layer.name not in twins:
-            twins[layer.name] = copy_layer(layer)
-        return twins[layer.name](*args, **kwargs)
-
-    return visit
 
 
 def _require_stock(model: keras.Model) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from edgeheads.compression.graph import calls
+from edgeheads.compression.graph import OutputsOf, calls
 from edgeheads.compression.quantize.calibration import Range, pass_on
 from edgeheads.errors import EdgeheadsError
 from edgeheads.export.flatgraph import FlatGraph, Probe
@@ -28,8 +28,12 @@ _FIXED = {
 }
 
 
-def float_file(model: keras.Model) -> bytes:
+def float_file(model: keras.Model, outputs_of: OutputsOf | None = None) -> bytes:
     """Return the float32 .tflite file of a functional model with one input.
+
+    Args:
+        model: the model.
+        outputs_of: what of it the file returns; None: all that the model does.
 
     Raises:
         EdgeheadsError: more than one input, or a size that is not fixed.
@@ -40,7 +44,10 @@ def float_file(model: keras.Model) -> bytes:
             f"quantization-aware training needs a model with one input, received {model.name!r} "
             f"with {len(model.inputs)}"
         )
-    outputs = {f"output_{place}": tensor for place, tensor in enumerate(model.outputs)}
+    if outputs_of is None:
+        outputs = {f"output_{place}": tensor for place, tensor in enumerate(model.outputs)}
+    else:
+        outputs = dict(outputs_of(model))
     return convert_to_float_tflite(model.inputs[0], outputs)
 
 

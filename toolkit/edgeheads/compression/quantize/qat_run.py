@@ -23,6 +23,7 @@ from edgeheads.runtime import DeviceSession
 from edgeheads.tasks.base import Task
 from edgeheads.train import TrainingData, prepare_training
 from edgeheads.training.distribution import Distribution
+from edgeheads.training.fit import Training
 
 __all__ = ["QatReport", "TrainedForInt8", "train_for_int8"]
 
@@ -88,13 +89,11 @@ class TrainedForInt8:
     Attributes:
         edge: computes as the int8 file does.
         aware: what it is made of.
-        task: decides what the file returns.
         report: what it brought.
     """
 
     edge: EdgeModel
     aware: QuantizeAware
-    task: Task
     report: QatReport
 
     def to_tflite(self, precision: str) -> bytes:
@@ -103,7 +102,7 @@ class TrainedForInt8:
         Args:
             precision: a scheme with int8 activations.
         """
-        return _file(self.aware, self.task, precision)
+        return compact(self.aware.to_tflite(precision))
 
 
 def train_for_int8(
@@ -140,24 +139,13 @@ def train_for_int8(
         calibration=recipe.export.calibration,
         observer=section.observer,
         per_channel=per_channel,
+        outputs_of=file_outputs(task),
     )
     rounded = replace(
         edge, model=aware.model, outputs=_rounded(aware, file_outputs(task)(aware.folded))
     )
     training = prepare_training(rounded, _tuning(recipe), task, data, Distribution())
-    training.pruning = _ZerosStay(aware.model)
-    # What decides between the files may not choose the weights of one of them.
-    training.validator = None
-    try:
-        training.run(progress or SilentProgress())
-    except EdgeheadsError:
-        # The float model is there, and is what a training that fails leaves.
-        if all(np.isfinite(training.history.losses)):
-            raise
-        diverged = True
-    else:
-        diverged = not aware.finite
-
+    diverged = _diverges(training, aware, progress or SilentProgress())
     scores = HeldOut(edge, task, held_out, session)
     plain = convert_to_tflite(
         edge.model.inputs[0],
@@ -168,7 +156,7 @@ def train_for_int8(
         per_channel=per_channel,
     )
     ptq = scores.value_of(plain)
-    qat = None if diverged else scores.value_of(_file(aware, task, "int8"))
+    qat = None if diverged else scores.value_of(compact(aware.to_tflite()))
     report = QatReport(
         scores.metric.title,
         len(held_out),
@@ -181,7 +169,22 @@ def train_for_int8(
         per_channel=per_channel,
         unrounded=aware.unrounded,
     )
-    return TrainedForInt8(rounded, aware, task, report)
+    return TrainedForInt8(rounded, aware, report)
+
+
+def _diverges(training: Training, aware: QuantizeAware, progress: Progress) -> bool:
+    """Train, and tell whether the weights are no numbers now."""
+    training.pruning = _ZerosStay(aware.model)
+    # What decides between the files may not choose the weights of one of them.
+    training.validator = None
+    try:
+        training.run(progress)
+    except EdgeheadsError:
+        # The float model is there, and is what a training that fails leaves.
+        if all(np.isfinite(training.history.losses)):
+            raise
+        return True
+    return not aware.finite
 
 
 class _ZerosStay(MagnitudePruning):
@@ -196,11 +199,6 @@ class _ZerosStay(MagnitudePruning):
 
     def resume(self, step: int) -> None:
         """The masks are those of the start."""
-
-
-def _file(aware: QuantizeAware, task: Task, precision: str) -> bytes:
-    """Return the int8 file of the task's outputs."""
-    return compact(aware.to_tflite(precision, file_outputs(task)))
 
 
 def _rounded(aware: QuantizeAware, outputs: Mapping[str, Any]) -> dict[str, Any]:
