@@ -268,6 +268,11 @@ CASES: dict[str, tuple[list[Build], list[Build]]] = {
         [
             lambda: model(layers.Conv2D(16, 1), layers.ReLU(), layers.Conv2D(8, 1)),
             lambda: model(layers.Conv2D(3, 1)),  # the number of classes
+            lambda: model(
+                layers.GlobalAveragePooling2D(keepdims=True),
+                layers.Conv2D(12, 1),
+                layers.Conv2D(8, 1),
+            ),
         ],
     ),
     "transposed-convolution": (

@@ -30,7 +30,9 @@ def _odd_channels(network: Network) -> Iterator[tuple[str, str]]:
         # What the task sets, such as the number of classes, is not for the network to choose.
         if not isinstance(call.layer, (keras.layers.Conv2D, keras.layers.SeparableConv2D)):
             continue
-        channels = call.outputs[0].shape[-1]
+        _, *sides, channels = call.outputs[0].shape
+        if set(sides) == {1}:
+            continue  # what was pooled costs next to nothing
         leads_on = any(
             isinstance(one.layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D))
             for one in _after(network, call)
