@@ -154,6 +154,18 @@ def test_unlike_weights_are_equalized() -> None:
     assert equalized["spread_after"] == pytest.approx(5.5)
 
 
+def test_what_cannot_be_equalized_is_not_told_of() -> None:
+    """ReLU6 clips every channel at the same value."""
+    image = keras.Input((8, 8, 4))
+    x = layers.ReLU(6.0)(layers.Conv2D(8, 1, name="a")(image))
+    built = keras.Model(image, layers.Conv2D(8, 1)(x))
+    channels = np.logspace(0, 2, 8)
+    built.get_layer("a").set_weights([np.ones((1, 1, 4, 8)) * channels, np.zeros(8)])
+    fixed = fix_model(built)
+    assert fixed.equalization is None
+    assert [one.rule for one in fixed.findings] == ["weight-spread"]
+
+
 class Mine(layers.Layer):
     """A layer of somebody's own."""
 

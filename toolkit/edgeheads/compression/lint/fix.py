@@ -42,7 +42,7 @@ class FixResult:
         model: computes what the given one does, to within rounding.
         folded_norms: batch normalizations that became part of the weights.
         expanded: hard-swishes that were rewritten.
-        equalization: None where no weights were found to need it.
+        equalization: None where no weights were found to need it, or none allow it.
         difference: the largest difference of any output, before its softmax or sigmoid, as a
             share of that output's largest value, on random inputs in [-1, 1] and in [0, 255].
         findings: what is left.
@@ -105,8 +105,9 @@ def fix_model(
         fixed = expand_hard_swish(fixed)
     equalization = None
     if any(one.rule == "weight-spread" for one in before):
-        equalization = equalize(fixed)
-        fixed = equalization.model
+        equalized = equalize(fixed)
+        if equalized.chains:
+            equalization, fixed = equalized, equalized.model
     # Not what is computed from the file's outputs: an arg max jumps where two values are close.
     source, rewritten = (in_float32(Network(one, None, outputs_of).model) for one in (model, fixed))
     difference = _difference(source, rewritten)
