@@ -102,6 +102,7 @@ def test_options_are_checked_before_anything_starts(tmp_path: Path) -> None:
 def test_options_of_a_model_without_a_recipe_are_checked_too(tmp_path: Path) -> None:
     for arguments, message in (
         (["--target", "mac=1"], "pruning: target: unknown target 'mac'; did you mean macs?"),
+        (["--target", "macs"], "latency=0.6, received 'macs'\n"),
         (["--target", "macs=0.5", "--distill", "-1"], "distill: input should be greater than"),
         (
             ["--sparsity", "0.8", "--pattern", "2:4"],

@@ -47,6 +47,9 @@ def test_a_budget_needs_a_folder(tmp_path: Path) -> None:
     done = run("sensitivity", tmp_path / "no.keras", "--recipe", TINY, "--max-drop", 1)
     assert done.returncode == 2
     assert "--max-drop writes a file: say where, with --out DIR" in done.stderr
+    done = run("sensitivity", "a", "--recipe", TINY, "--max-drop", "nan", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "--max-drop must be finite, received nan" in done.stderr
 
 
 def test_a_model_that_is_missing(tmp_path: Path) -> None:

@@ -322,7 +322,8 @@ def _parse(kind: type[S], content: Mapping[str, Any], where: str) -> S:
             message = first["msg"].removeprefix("Value error, ")
             # A rule of several fields has no place of its own.
             place = f"{dotted}: " if dotted else ""
-            problem = f"{place}{message[0].lower()}{message[1:]}, received {first['input']!r}"
+            received = "" if "received" in message else f", received {first['input']!r}"
+            problem = f"{place}{message[0].lower()}{message[1:]}{received}"
         raise EdgeheadsError(f"{where}: {problem}{more}") from None
 
 

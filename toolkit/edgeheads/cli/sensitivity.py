@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,8 @@ def sensitivity(
         return
     if max_drop is not None and out is None:
         raise EdgeheadsError("--max-drop writes a file: say where, with --out DIR")
+    if max_drop is not None and not math.isfinite(max_drop):
+        raise EdgeheadsError(f"--max-drop must be finite, received {max_drop}")
     with terminal_progress(silent=as_json) as progress:
         with progress.step("Starting TensorFlow"):
             find = load_pipeline(
