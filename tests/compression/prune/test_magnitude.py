@@ -16,6 +16,7 @@ from edgeheads.compression.prune.magnitude import (  # noqa: E402
     MagnitudePruning,
     PolynomialSchedule,
     keep_mask,
+    prunable_kernels,
     strip,
 )
 from edgeheads.compression.prune.pattern import parse_pattern  # noqa: E402
@@ -163,3 +164,28 @@ def test_our_training_keeps_the_zeros_through_averages_and_validation(tmp_path: 
     assert 0.4 < sum(one.zeros for one in found) / sum(one.weights for one in found) < 0.6
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert [one.zeros for one in layer_sparsity(again)] == [one.zeros for one in found]
+
+
+def test_layers_of_one_name_in_two_models_inside_are_both_pruned() -> None:
+    def part(name: str) -> Any:
+        image = keras.Input((4, 4, 8))
+        return keras.Model(image, keras.layers.Conv2D(8, 1, name="conv")(image), name=name)
+
+    image = keras.Input((4, 4, 8))
+    model = keras.Model(image, part("second")(part("first")(image)))
+    assert list(prunable_kernels(model)) == ["conv", "conv_again"]
+    pruning = MagnitudePruning(model, PolynomialSchedule(0.5, end=1))
+    pruning.update(0.5)
+    pruning.apply()
+    assert [(one.zeros, one.weights) for one in layer_sparsity(model)] == [(32, 64)] * 2
+    again = strip(model, pruning)
+    assert [one.zeros for one in layer_sparsity(again)] == [32, 32]
+    more = keras.Model(image, keras.layers.Conv2D(8, 1, name="last")(model(image)))
+    pruning = MagnitudePruning(more, PolynomialSchedule(0.75, end=1), skip=("conv",))
+    pruning.update(0.75)
+    pruning.apply()
+    assert {one.name: one.zeros for one in layer_sparsity(more)} == {
+        "conv": 32,
+        "conv_again": 32,
+        "last": 48,
+    }

@@ -136,15 +136,20 @@ def _block_means(size: NDArray[np.float64], rows: int, columns: int) -> NDArray[
 def prunable_kernels(model: keras.Model, *, skip: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return {layer: kernel variable} of convolutions and dense layers, models inside included.
 
+    Of layers of one name, in different models inside, the later ones are called "NAME_again".
+
     Args:
         model: built.
         skip: names of layers to leave alone.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for layer in model._flatten_layers(include_self=False):
         depthwise = isinstance(layer, (keras.layers.DepthwiseConv2D, keras.layers.DepthwiseConv1D))
         if isinstance(layer, _KINDS) and not depthwise and layer.name not in skip and layer.built:
-            found[layer.name] = layer.kernel
+            name = layer.name
+            while name in found:  # models inside may call theirs alike
+                name = f"{name}_again"
+            found[name] = layer.kernel
     if not found:
         raise EdgeheadsError(
             f"model {model.name!r} has no convolution and no dense layer to prune"
@@ -216,7 +221,8 @@ class MagnitudePruning(KeepZeros):
         self.schedule = schedule
         self.pattern = parse_pattern(pattern) if isinstance(pattern, str) else pattern
         self.step = 0
-        self._skip = skip
+        chosen = {id(kernel) for kernel in prunable_kernels(model, skip=skip).values()}
+        self._skip = {name for name, kernel in self._kernels.items() if id(kernel) not in chosen}
         require_fitting(self.pattern, schedule.final)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
