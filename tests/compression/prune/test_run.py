@@ -201,6 +201,29 @@ def test_made_up_timings_through_the_whole_report(
     assert "p50 varied between rounds (int8)" in said
 
 
+def test_gradients_are_of_all_classes_of_a_sorted_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier("softmax").save(tmp_path / "net.keras")
+    y = np.sort(np.arange(60) % 2)
+    seen: list[Any] = []
+
+    def stop(loss: Any, batches: Any) -> Any:
+        seen.extend(targets for _, targets in batches)
+        raise EdgeheadsError("enough")
+
+    monkeypatch.setattr("edgeheads.compression.prune.alone.loss_gradients", stop)
+    section = {"target": "macs=0.5", "gradient_batches": 2}
+    with pytest.raises(EdgeheadsError, match="enough"):
+        prune_alone(
+            tmp_path / "net.keras",
+            tmp_path / "out",
+            section,
+            data=arrays(tmp_path / "data.npz", y=y),
+        )
+    assert [set(targets) for targets in seen] == [{0, 1}, {0, 1}]
+
+
 def two_inputs() -> Any:
     images = [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))]
     both = [L.Conv2D(16, 3, name=f"conv_{index}")(one) for index, one in enumerate(images)]

@@ -222,10 +222,10 @@ def _job(
                 f"the recovery diverged: the loss is {counter.loss}; lower --recover-rate"
             )
 
-    batches = [
-        (x[i : i + _BATCH], y[i : i + _BATCH])
-        for i in range(0, min(len(x), section.gradient_batches * _BATCH), _BATCH)
-    ]
+    # Files are often sorted by class: the first samples would be of one.
+    rows = np.random.default_rng(seed).permutation(len(x))[: section.gradient_batches * _BATCH]
+    parts = [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)]
+    batches = [(x[part], y[part]) for part in parts]
     return PruneJob(
         section,
         Exporter(calibration=lambda: (one[None] for one in x[:_BATCH])),
