@@ -189,3 +189,15 @@ def test_layers_of_one_name_in_two_models_inside_are_both_pruned() -> None:
         "conv_again": 32,
         "last": 48,
     }
+
+
+def test_a_pattern_lies_along_the_inputs_of_a_transposed_kernel() -> None:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((4, 4, 8))
+    layer = keras.layers.Conv2DTranspose(3, 2, name="up")
+    model = keras.Model(image, layer(image))
+    pruning = MagnitudePruning(model, PolynomialSchedule(0.5, end=1), "2:4")
+    pruning.update(0.5)
+    mask = pruning.masks["up"]  # [height, width, outputs, inputs]
+    assert mask.shape == (2, 2, 3, 8)
+    assert (mask.reshape(2, 2, 3, 2, 4).sum(axis=-1) == 2).all()

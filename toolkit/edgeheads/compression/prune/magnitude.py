@@ -223,6 +223,12 @@ class MagnitudePruning(KeepZeros):
         self.step = 0
         chosen = {id(kernel) for kernel in prunable_kernels(model, skip=skip).values()}
         self._skip = {name for name, kernel in self._kernels.items() if id(kernel) not in chosen}
+        # Their kernels are [height, width, outputs, inputs].
+        self._turned = {
+            id(layer.kernel)
+            for layer in model._flatten_layers(include_self=False)
+            if isinstance(layer, keras.layers.Conv2DTranspose)
+        }
         require_fitting(self.pattern, schedule.final)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -244,7 +250,11 @@ class MagnitudePruning(KeepZeros):
         for name, kernel in self._kernels.items():
             if name not in self._skip:
                 values = keras.ops.convert_to_numpy(kernel)
-                self.masks[name] = keep_mask(values, sparsity, self.pattern)
+                if id(kernel) in self._turned:
+                    turned = keep_mask(np.swapaxes(values, -1, -2), sparsity, self.pattern)
+                    self.masks[name] = np.swapaxes(turned, -1, -2)
+                else:
+                    self.masks[name] = keep_mask(values, sparsity, self.pattern)
 
 
 def strip(model: keras.Model, pruning: KeepZeros | None = None) -> keras.Model:
