@@ -275,6 +275,7 @@ def test_a_model_that_computes_in_16_bits_is_compared_in_32() -> None:
     assert fixed.model.layers[-1].compute_dtype == "float16"
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 def test_layers_that_keras_quantized_are_left_alone() -> None:
     """Their kernel is integers with a scale of its own, which takes no factor."""
     image = keras.Input((8,))

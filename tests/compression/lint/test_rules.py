@@ -12,6 +12,7 @@ keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
 import numpy as np  # noqa: E402
+from ai_edge_litert.interpreter import Interpreter  # noqa: E402
 
 from edgeheads.backbones.registry import create_backbone  # noqa: E402
 from edgeheads.compression.graph import calls  # noqa: E402
@@ -95,6 +96,12 @@ def spatial_gate() -> Any:
 
 def twice_normal() -> list[Any]:
     return [layers.BatchNormalization(), layers.BatchNormalization()]
+
+
+def lone(kind: str) -> Any:
+    image = keras.Input(SIZE)
+    x = layers.Conv2D(16, 1)(image)
+    return keras.Model(image, layers.Add()([x, layers.Activation(kind, name="it")(x)]))
 
 
 def two_readers() -> Any:
@@ -321,6 +328,20 @@ CASES: dict[str, tuple[list[Build], list[Build]]] = {
             lambda: model(layers.Dense(8, activation="swish", name="it")),
         ],
         [lambda: model(layers.Activation("relu")), lambda: model(layers.Activation("sigmoid"))],
+    ),
+    "outside-xnnpack": (
+        [
+            lambda: model(layers.ReLU(name="it")),
+            lambda: lone("relu"),
+            lambda: lone("relu6"),
+            lambda: model(layers.AveragePooling2D(2, name="it")),
+            lambda: model(layers.PReLU(name="it")),
+        ],
+        [
+            lambda: model(layers.Conv2D(8, 1), layers.BatchNormalization(), layers.ReLU(6.0)),
+            lambda: model(layers.MaxPooling2D(2), layers.ReLU()),
+            lambda: model(layers.GlobalAveragePooling2D()),
+        ],
     ),
     "squeeze-excitation": (
         [lambda: gate("sigmoid"), lambda: gate("hard_sigmoid"), lambda: gate("relu6")],
@@ -609,8 +630,26 @@ def test_what_layers_become_is_in_the_int8_file(name: str, tmp_path: Path) -> No
         if any(tensor.dtype == "float32" for tensor in (*one.inputs, *one.outputs))
     }
     stays = bool(is_float - {"QUANTIZE", "DEQUANTIZE"})
-    if name not in ("LayerNormalization", "RMSNormalization"):  # their own rule tells of these
-        assert stays == bool(found("float-operation", built))
+    assert stays == bool(found("float-operation", built))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outside", [True, False])
+def test_what_xnnpack_leaves_to_the_interpreter(outside: bool, tmp_path: Path) -> None:
+    """In int8, where it takes a graph in one part, in several, or not at all."""
+    for build in CASES["outside-xnnpack"][0 if outside else 1]:
+        int8_operations(build(), tmp_path)
+        interpreter = Interpreter(str(tmp_path / "model.tflite"), num_threads=1)
+        interpreter.allocate_tensors()
+        nodes = [one["op_name"] for one in interpreter._get_ops_details()]
+        assert (nodes.count("DELEGATE") != 1) == outside
+
+
+def test_a_device_without_xnnpack_is_spared_its_gaps() -> None:
+    built = lone("relu")
+    assert found("outside-xnnpack", built)
+    coral = lint_model(built, load_device("coral-usb"))
+    assert [one for one in coral if one.rule == "outside-xnnpack"] == []
 
 
 def test_details_name_layers_and_figures() -> None:

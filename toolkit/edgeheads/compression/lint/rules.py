@@ -8,6 +8,7 @@ from edgeheads.compression.graph import OutputsOf
 from edgeheads.compression.lint import (
     activations,
     attention,
+    delegate,
     layers,
     memory,
     normalization,
@@ -27,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     *memory.RULES,
     *operations.RULES,
     *activations.RULES,
+    *delegate.RULES,
     *normalization.RULES,
     *attention.RULES,
     *ranges.RULES,
