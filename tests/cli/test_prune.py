@@ -93,6 +93,7 @@ def test_options_are_checked_before_anything_starts(tmp_path: Path) -> None:
     for arguments, message in (
         (["--target", "mac=1"], "unknown target 'mac'; did you mean macs?"),
         (["--sparsity", "0.8", "--pattern", "2:4"], "the pattern 2:4 has 50% zeros at most"),
+        (["--target", "macs=0.5", "--steps", "9"], "which is over; say --recover-steps"),
     ):
         done = run("prune", tmp_path, "--task", "depth", *arguments)
         assert done.returncode == 2

@@ -88,6 +88,10 @@ def prune(
     folder = out or file.parent / "pruned"
     section = {name: overrides.pop(name) for name in _SECTION}
     section = {name: value for name, value in section.items() if value is not None}
+    if overrides["steps"] is not None:
+        raise EdgeheadsError(
+            f"--steps {overrides['steps']} is of the training, which is over; say --recover-steps"
+        )
     recipe = _recipe(file, task, recipe_name, overrides, section)
     if recipe is None:
         _require_alone(overrides)
