@@ -283,6 +283,8 @@ def _opened(keras_model: Any) -> Any:
     """Return the model with models inside it laid open, where that can be done."""
     from edgeheads.compression.fold import laid_open
 
+    if not keras_model.layers:  # what stands for a flat file
+        return keras_model
     try:
         return laid_open(keras_model)
     except EdgeheadsError:
