@@ -11,6 +11,7 @@ import pytest
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
 
+from edgeheads.backbones import create_backbone  # noqa: E402
 from edgeheads.compression.prune.sparsity import layer_sparsity  # noqa: E402
 from edgeheads.compression.quantize.fake_quantize import (  # noqa: E402
     TIES,
@@ -24,8 +25,11 @@ from edgeheads.compression.quantize.qat import (  # noqa: E402
     choose,
     quantize_aware,
 )
+from edgeheads.edge_model import file_outputs  # noqa: E402
 from edgeheads.errors import EdgeheadsError  # noqa: E402
 from edgeheads.export.flatgraph import FlatGraph, Probe  # noqa: E402
+from edgeheads.model import build_model  # noqa: E402
+from edgeheads.tasks import TASKS, TaskType, get_task  # noqa: E402
 
 _SIDE = 32
 
@@ -331,6 +335,35 @@ def test_what_is_computed_from_the_file_stays_float() -> None:
     [output] = graph.outputs
     root = np.sqrt(np.maximum(graph.dequantize(output, stored[output]), 0))
     assert np.asarray(aware.model(next(_images()))["root"]) == pytest.approx(root, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_the_file_of_every_task_computes_what_was_trained(task: TaskType) -> None:
+    """On MobileNetV2, every output, to the last integer."""
+
+    def images() -> Iterator[np.ndarray]:
+        for image in _images():
+            yield np.kron(image, np.ones((1, 2, 2, 1), np.float32))
+
+    keras.utils.set_random_seed(0)
+    backbone = create_backbone("mobilenet_v2", (64, 64, 3), width=0.35)
+    model = build_model(backbone, task)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(np.concatenate(list(images())), training=True)  # or 50 layers lose all that is in them
+    aware = quantize_aware(model, images, outputs_of=file_outputs(get_task(task)))
+    graph = FlatGraph(aware.to_tflite())
+    model = keras.Model(aware.model.inputs, aware.file_outputs())
+    for image, values in zip(images(), Probe(graph, graph.outputs).run(images()), strict=True):
+        expected = [np.asarray(one) for one in model(image).values()]
+        assert len(expected) == len(graph.outputs)
+        for tensor in graph.outputs:
+            real, step = graph.dequantize(tensor, values[tensor]), graph.scales(tensor)[0]
+            alike = [one for one in expected if one.shape == real.shape]
+            apart = [float(np.abs((real - one) / step).max()) for one in alike]
+            assert min(apart) < 0.5, (graph.name(tensor), apart)
 
 
 def test_custom_layers_are_named() -> None:

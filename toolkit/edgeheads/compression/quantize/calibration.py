@@ -50,6 +50,7 @@ _PASS_ON = {
     "SLICE",
     "STRIDED_SLICE",
     "SPLIT",
+    "TILE",
     "GATHER",
     "SPACE_TO_DEPTH",
     "DEPTH_TO_SPACE",

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeheads.compression.equalization import equalize
 from edgeheads.compression.fold import fold_batch_norms
-from edgeheads.compression.graph import OutputsOf, copy_layer, copy_once, rewrite
+from edgeheads.compression.graph import OutputsOf, calls, copy_layer, copy_once, rewrite
 from edgeheads.compression.prune.magnitude import KeepZeros
 from edgeheads.compression.quantize.calibration import (
     DEFAULT_CALIBRATION,
@@ -23,7 +23,12 @@ from edgeheads.compression.quantize.calibration import (
 from edgeheads.compression.quantize.fake_quantize import QUANTIZED, FakeQuantize
 from edgeheads.compression.quantize.qat_constants import with_trained_constants
 from edgeheads.compression.quantize.qat_graph import rounding_graph
-from edgeheads.compression.quantize.qat_match import float_file, match_tensors, share_ranges
+from edgeheads.compression.quantize.qat_match import (
+    float_file,
+    match_tensors,
+    name_outputs,
+    share_ranges,
+)
 from edgeheads.compression.quantize.quantizer import quantize_float_model, quantize_with_images
 from edgeheads.compression.quantize.schemes import get_scheme
 from edgeheads.errors import EdgeheadsError
@@ -84,6 +89,23 @@ class QuantizeAware:
                 layer.set_weights(self.model.get_layer(layer.name).get_weights())
         return twin
 
+    def file_outputs(self) -> dict[str, Any]:
+        """Return {name in the file: tensor of `model` that holds the same values}."""
+        if self.outputs_of is None:
+            return name_outputs(self.model)
+        old = list(calls(self.folded))
+        labels = [self.rounds.get(place, call.layer.name) for place, call in enumerate(old)]
+        places = {id(call.outputs[0]): place for place, call in enumerate(old)}
+        # A layer that several levels share is called as often, in the same order.
+        found: dict[str, list[Any]] = {}
+        for call in calls(self.model):
+            found.setdefault(call.layer.name, []).append(call.outputs[0])
+        chosen = {}
+        for name, tensor in self.outputs_of(self.folded).items():
+            place = places[id(tensor)]
+            chosen[name] = found[labels[place]][labels[:place].count(labels[place])]
+        return chosen
+
     def restore(self) -> None:
         """Give the model the weights and ranges that it began with."""
         for name in set(self.rounds.values()):
@@ -118,7 +140,7 @@ class QuantizeAware:
         content = float_file(model, self.outputs_of)
         graph = FlatGraph(content)
         ranges, groups, fixed = share_ranges(graph, measure_ranges(content, self.images, "min-max"))
-        places = match_tensors(model, content, _first(self.images))
+        places = match_tensors(model, content, _first(self.images), self.outputs_of)
         learned = {
             groups[tensor]: self._range(self.rounds[place])
             for tensor, place in places.items()
@@ -175,7 +197,7 @@ def quantize_aware(
     content = float_file(folded, outputs_of)
     graph = FlatGraph(content)
     ranges, groups, fixed = share_ranges(graph, measure_ranges(content, images, calibration))
-    places = match_tensors(folded, content, _first(images))
+    places = match_tensors(folded, content, _first(images), outputs_of)
     rounding: dict[int, FakeQuantize] = {}
     of_group: dict[int, FakeQuantize] = {}
     for tensor, place in sorted(places.items(), key=lambda item: item[1]):

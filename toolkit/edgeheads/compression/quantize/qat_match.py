@@ -15,7 +15,7 @@ from edgeheads.export.flatgraph import FlatGraph, Probe
 from edgeheads.export.tflite import convert_to_float_tflite
 from edgeheads.tasks.base import Array
 
-__all__ = ["float_file", "match_tensors", "scale_groups", "share_ranges"]
+__all__ = ["float_file", "match_tensors", "name_outputs", "scale_groups", "share_ranges"]
 
 # Both compute in float32; they differ by the order of sums.
 _TOLERANCE = 1e-4
@@ -44,14 +44,17 @@ def float_file(model: keras.Model, outputs_of: OutputsOf | None = None) -> bytes
             f"quantization-aware training needs a model with one input, received {model.name!r} "
             f"with {len(model.inputs)}"
         )
-    if outputs_of is None:
-        outputs = {f"output_{place}": tensor for place, tensor in enumerate(model.outputs)}
-    else:
-        outputs = dict(outputs_of(model))
-    return convert_to_float_tflite(model.inputs[0], outputs)
+    return convert_to_float_tflite(model.inputs[0], (outputs_of or name_outputs)(model))
 
 
-def match_tensors(model: keras.Model, float_model: bytes, image: Array) -> dict[int, int]:
+def name_outputs(model: keras.Model) -> dict[str, Any]:
+    """Return {name in the file: tensor} of all that a model returns."""
+    return {f"output_{place}": tensor for place, tensor in enumerate(model.outputs)}
+
+
+def match_tensors(
+    model: keras.Model, float_model: bytes, image: Array, outputs_of: OutputsOf | None = None
+) -> dict[int, int]:
     """Return {number of a tensor of the file: place in `calls(model)` of what computes it}.
 
     Tensors are known by their values: the converter fuses layers and rewrites operations, so that
@@ -63,12 +66,17 @@ def match_tensors(model: keras.Model, float_model: bytes, image: Array) -> dict[
         model: a functional model.
         float_model: of `float_file`, with the same weights.
         image: an input [1, H, W, C] on which the tensors are compared.
+        outputs_of: what of the model the file was made of.
     """
     graph = FlatGraph(float_model)
+    # Behind the file's outputs stands more that has their values.
+    part = keras.Model(model.inputs, (outputs_of or name_outputs)(model))
+    inside = {id(tensor) for call in calls(part) for tensor in call.outputs}
     places, tensors = [], []
     for place, call in enumerate(calls(model)):
         # A dropout hands on what was matched in front of it.
-        if len(call.outputs) == 1 and not isinstance(call.layer, keras.layers.Dropout):
+        is_dropout = isinstance(call.layer, keras.layers.Dropout)
+        if len(call.outputs) == 1 and id(call.outputs[0]) in inside and not is_dropout:
             places.append(place)
             tensors.append(call.outputs[0])
     # Keras gives a model's own input back only behind an operation.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from edgeheads.compression.graph import calls
 from edgeheads.compression.prune.magnitude import KeepZeros, MagnitudePruning
 from edgeheads.compression.quantize.qat import QuantizeAware, quantize_aware
 from edgeheads.compression.sensitivity.held_out import HeldOut
@@ -141,9 +140,7 @@ def train_for_int8(
         per_channel=per_channel,
         outputs_of=file_outputs(task),
     )
-    rounded = replace(
-        edge, model=aware.model, outputs=_rounded(aware, file_outputs(task)(aware.folded))
-    )
+    rounded = replace(edge, model=aware.model, outputs=aware.file_outputs())
     training = prepare_training(rounded, _tuning(recipe), task, data, Distribution())
     diverged = _diverges(training, aware, progress or SilentProgress())
     scores = HeldOut(edge, task, held_out, session)
@@ -199,22 +196,6 @@ class _ZerosStay(MagnitudePruning):
 
     def resume(self, step: int) -> None:
         """The masks are those of the start."""
-
-
-def _rounded(aware: QuantizeAware, outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tensors of the rounding model that stand where those of the folded one do."""
-    labels = [
-        aware.rounds.get(place, call.layer.name) for place, call in enumerate(calls(aware.folded))
-    ]
-    places = {id(call.outputs[0]): place for place, call in enumerate(calls(aware.folded))}
-    found: dict[str, list[Any]] = {}
-    for call in calls(aware.model):
-        found.setdefault(call.layer.name, []).append(call.outputs[0])
-    chosen = {}
-    for name, tensor in outputs.items():
-        place = places[id(tensor)]
-        chosen[name] = found[labels[place]][labels[:place].count(labels[place])]
-    return chosen
 
 
 def _tuning(recipe: Recipe) -> Recipe:
