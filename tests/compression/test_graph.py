@@ -8,7 +8,14 @@ import pytest
 keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
-from edgeheads.compression.graph import calls, copy_layer, flatten, rewrite, walk  # noqa: E402
+from edgeheads.compression.graph import (  # noqa: E402
+    calls,
+    copy_layer,
+    copy_once,
+    flatten,
+    rewrite,
+    walk,
+)
 from edgeheads.errors import EdgeheadsError  # noqa: E402
 
 
@@ -87,6 +94,16 @@ def test_flatten_lays_models_open_and_keeps_the_result() -> None:
     np.testing.assert_allclose(
         flat.predict(images(), verbose=0), model.predict(images(), verbose=0), atol=1e-6
     )
+
+
+def test_copies_normalize_as_adapted() -> None:
+    norm = keras.layers.Normalization(name="norm")
+    norm.adapt(images())
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, norm(image))
+    expected = model.predict(images(), verbose=0)
+    for twin in (flatten(model), rewrite(model, copy_once())):
+        np.testing.assert_allclose(twin.predict(images(), verbose=0), expected, atol=1e-6)
 
 
 def test_a_layer_without_weights_may_be_called_twice_one_with_weights_not() -> None:

@@ -202,6 +202,21 @@ def test_a_gated_map_that_something_else_reads_keeps_its_sixth(tmp_path: Path) -
     assert kinds(fold_gates(plain)) == kinds(plain)
 
 
+def test_a_gate_that_is_squared_or_returned_keeps_its_sixth() -> None:
+    def squared(image: Any) -> Any:
+        gate = LAYERS.Activation("hard_sigmoid")(LAYERS.Conv2D(3, 1)(image))
+        return LAYERS.Conv2D(3, 1)(gate * gate)
+
+    plain = file_of(squared)
+    assert kinds(fold_gates(plain)) == kinds(plain)
+
+    image = keras.Input((16, 16, 3))
+    gate = LAYERS.Activation("hard_sigmoid")(LAYERS.Conv2D(3, 1)(image))
+    result = LAYERS.Conv2D(3, 1)(image * gate)
+    plain = convert_to_float_tflite(image, {"gate": gate, "result": result})
+    assert kinds(fold_gates(plain)) == kinds(plain)
+
+
 def test_two_readers_of_a_gated_map_both_take_the_sixth(tmp_path: Path) -> None:
     def make(image: Any) -> Any:
         gated = image * LAYERS.Activation("hard_sigmoid")(LAYERS.Conv2D(3, 1)(image))

@@ -228,7 +228,7 @@ def _producers(node: Any) -> tuple[str, ...]:
 
 def _functional(model: keras.Model) -> keras.Model:
     """Return the functional model that a Sequential is underneath."""
-    return keras.Model(model.inputs, model.outputs[0]) if _is_sequential(model) else model
+    return keras.Model(model.inputs[0], model.outputs[0]) if _is_sequential(model) else model
 
 
 def _is_sequential(model: keras.Model) -> bool:
@@ -261,6 +261,8 @@ def _take_weights(model: keras.Model, originals: dict[str, keras.layers.Layer]) 
         shapes = [weight.shape for weight in layer.weights]
         if shapes == [weight.shape for weight in original.weights]:
             layer.set_weights(original.get_weights())
+            if isinstance(layer, keras.layers.Normalization):
+                layer.finalize_state()  # It computes with constants made of its weights.
 
 
 def _shared(layer: Any, times: int) -> str:

@@ -184,7 +184,7 @@ def fold_gates(float_model: bytes) -> bytes:
     for operation in graph.operations:
         factor = _factor_of(graph, operation)
         gated = graph.readers(int(operation.outputs[0]))
-        if factor is None or len(gated) != 1 or graph.kind(gated[0]) != "MUL":
+        if factor is None or not _is_gate(graph, int(operation.outputs[0]), gated):
             continue
         behind = graph.readers(int(gated[0].outputs[0]))
         if not _take_factor(graph, gated[0], behind):
@@ -198,6 +198,17 @@ def fold_gates(float_model: bytes) -> bytes:
         ).astype(np.int32)
         graph.remove(operation)
     return graph.to_bytes()
+
+
+def _is_gate(graph: FlatGraph, tensor: int, gated: Sequence[Any]) -> bool:
+    """Tell whether all that reads a tensor is one product with another tensor."""
+    return (
+        tensor not in graph.outputs
+        and len(gated) == 1
+        and graph.kind(gated[0]) == "MUL"
+        # A square has the factor twice.
+        and list(gated[0].inputs).count(tensor) == 1
+    )
 
 
 def _factor_of(graph: FlatGraph, operation: Any) -> np.float32 | None:
