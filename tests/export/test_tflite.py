@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -153,3 +153,26 @@ def test_compact_twice_changes_nothing_more(tiny_models: TinyModels) -> None:
     once = compact(tiny_models.int8.read_bytes())
     assert compact(once) == once
     assert re.search(rb"functional|conv2d", once) is None
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (
+            lambda x: keras.layers.AdaptiveAveragePooling2D(1)(x),
+            r"cannot follow AdaptiveAveragePooling2D \(Negative dimension size .* from 8\); build",
+        ),
+        (
+            lambda x: keras.ops.corrcoef(keras.ops.reshape(x, (4, 48))),
+            r"cannot follow Corrcoef \(Using a symbolic `tf.Tensor` as .* is not allowed\); build",
+        ),
+        (
+            lambda x: keras.ops.image.elastic_transform(x),
+            "a state outside of the model's weights, seed_generator_state.*; leave it out",
+        ),
+    ],
+)
+def test_what_cannot_be_traced_is_refused(layer: Callable[[Any], Any], words: str) -> None:
+    image = keras.Input((8, 8, 3))
+    with pytest.raises(RuntimeFailureError, match=words):
+        convert_to_tflite(image, {"out": layer(image)}, "float32")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -17,6 +18,9 @@ from edgeheads.nativelog import captured_native_log
 __all__ = ["convert_plainly", "convert_to_float_tflite", "convert_to_tflite"]
 
 _INPUT = "image"
+
+# Keras' words in front of a layer's own error.
+_CALLING = re.compile(r"Exception encountered when calling (\w+)\.call\(\)\. *")
 
 
 def convert_to_tflite(
@@ -40,9 +44,10 @@ def convert_to_tflite(
             same ones at every call, read one by one, so that memory does not grow with their
             number.
         calibration: how ranges are measured; a name from CALIBRATIONS.
-        per_channel: give each channel of the weights a scale of its own.
-        keep_float: names of tensors of the float32 file, see `convert_to_float_tflite`, whose
-            operations stay float32.
+        per_channel: give each channel of the weights a scale of its own; otherwise neighbouring
+            layers are equalized with the images first, see `equalized_graph`.
+        keep_float: names of tensors of the float32 file that the int8 one is made of, see
+            `convert_to_float_tflite`, whose operations stay float32.
         speed: what an int8 file is made fast for; see `speed_for`. Outputs stay the same.
 
     Raises:
@@ -59,7 +64,9 @@ def convert_to_tflite(
         return compact(_convert(inputs, outputs, scheme))
     if images is None:
         raise EdgeheadsError(f"{precision} needs calibration images, received none")
-    float_model = convert_to_float_tflite(inputs, outputs)
+    float_model = convert_to_float_tflite(
+        inputs, outputs, equalized_on=None if per_channel else images
+    )
     if speed is not None and scheme.activations == "int8":
         float_model, unary = speed.changed(float_model)
         keep_float = {*keep_float, *unary}
@@ -75,11 +82,23 @@ def convert_to_tflite(
     )
 
 
-def convert_to_float_tflite(inputs: Any, outputs: Mapping[str, Any]) -> bytes:
+def convert_to_float_tflite(
+    inputs: Any, outputs: Mapping[str, Any], *, equalized_on: Images | None = None
+) -> bytes:
     """Return the float32 file with the tensor names of the graph it was fused of.
 
     `quantize_float_model` and what goes with it know layers by these names.
+
+    Args:
+        inputs: see `convert_to_tflite`.
+        outputs: likewise.
+        equalized_on: calibration inputs, where the file's kernels are to get one scale each; see
+            `equalized_graph`. None: scales for each channel, which need no equalization.
     """
+    if equalized_on is not None:
+        from edgeheads.compression.equalization import equalized_graph
+
+        inputs, outputs = equalized_graph(inputs, outputs, equalized_on)
     return _convert(inputs, outputs, get_scheme("float32"))
 
 
@@ -125,6 +144,10 @@ def _save_as_constants(tf: Any, graph: Any, shape: tuple[int, ...], folder: str)
     Variables would be traced, written and read back one by one, which takes several times as long
     as the conversion itself; and those of a Keras 3 model that is saved without Keras' own export
     stay variables in the .tflite file, which then cannot be calibrated.
+
+    Raises:
+        RuntimeFailureError: a layer cannot be computed outside of Keras, or has a state that
+            changes from image to image.
     """
     trainable = [tf.constant(variable) for variable in graph.trainable_variables]
     state = [tf.constant(variable) for variable in graph.non_trainable_variables]
@@ -139,8 +162,29 @@ def _save_as_constants(tf: Any, graph: Any, shape: tuple[int, ...], folder: str)
         input_signature=[tf.TensorSpec(shape, tf.float32, name=_INPUT)],
         autograph=False,
     )
-    signature = module.serve.get_concrete_function()
-    tf.saved_model.save(module, folder, signatures={"serving_default": signature})
+    try:
+        signature = module.serve.get_concrete_function()
+        foreign = sorted({variable.name for variable in signature.graph.variables})
+        if not foreign:
+            tf.saved_model.save(module, folder, signatures={"serving_default": signature})
+    except Exception as error:  # each layer and each of TensorFlow's operations has its own
+        raise RuntimeFailureError(
+            f"the converter cannot follow {_complaint(error)}; build this part of the model of "
+            "other operations"
+        ) from error
+    if foreign:
+        raise RuntimeFailureError(
+            "an operation of this graph has a state outside of the model's weights, "
+            f"{', '.join(foreign)}, which no file holds, as random numbers have; leave it out"
+        )
+
+
+def _complaint(error: Exception) -> str:
+    """Return which layer an error of tracing is about, and its first sentence."""
+    text = reason(error, "")
+    layer = _CALLING.match(text)
+    first = text[layer.end() if layer else 0 :].split(" for '{{node")[0].split(". ")[0]
+    return f"{layer[1] if layer else 'this graph'} ({first or type(error).__name__})"
 
 
 def _tensorflow() -> tuple[Any, Any]:

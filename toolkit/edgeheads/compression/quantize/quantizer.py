@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -172,8 +173,10 @@ def _refusals_of(scheme: Scheme, feed: _Feed | None = None) -> Iterator[None]:
 def reason(error: Exception, log: str) -> str:
     """Return what a converter complains about: its first line with "error:", or its exception."""
     lines = [line.strip() for line in f"{error}\n{log}".splitlines() if "error:" in line.lower()]
-    text = lines[0] if lines else str(error)
-    return " ".join(text.split())[:400] or type(error).__name__
+    # Keras adds the arguments of the call, and colours.
+    own = re.sub(r"\x1b\[\d*m", "", str(error).partition("Arguments received by")[0])
+    text = lines[0] if lines else own
+    return " ".join(text.split())[:400].rstrip(" .;") or type(error).__name__
 
 
 def _tensorflow() -> Any:
