@@ -327,6 +327,7 @@ def _file(
 ) -> tuple[bytes, MixedResult | None]:
     """Return the .tflite file, and how it was found where `scorer` guards a budget."""
     # How often the images are read is the calibration's business.
+    per_channel = (profile or DeviceProfile()).quantization.per_channel
     with progress.step(f"Converting to {precision}"):
         graph = edge.model.inputs[0], edge.outputs
         if scorer is None or recipe.export.max_drop is None:
@@ -335,17 +336,17 @@ def _file(
                 precision,
                 images,
                 calibration=recipe.export.calibration,
-                per_channel=(profile or DeviceProfile()).quantization.per_channel,
+                per_channel=per_channel,
                 speed=named_speed(recipe.export.fast_for),
             )
             return content, None
         mixed = mixed_precision(
-            convert_to_float_tflite(*graph),
+            convert_to_float_tflite(*graph, equalized_on=None if per_channel else images),
             images,
             scorer.drop_of,
             scorer.budget(recipe.export.max_drop),
             calibration=recipe.export.calibration,
-            per_channel=(profile or DeviceProfile()).quantization.per_channel,
+            per_channel=per_channel,
         )
         return compact(mixed.content), mixed
 

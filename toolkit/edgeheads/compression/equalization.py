@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import keras
 import numpy as np
 
-from edgeheads.compression.fold import has_plain_weights, laid_open, scale_channels
-from edgeheads.compression.graph import Call, calls, copy_layer, rewrite
+from edgeheads.compression.fold import (
+    fold_batch_norms,
+    has_plain_weights,
+    laid_open,
+    scale_channels,
+)
+from edgeheads.compression.graph import Call, calls, copy_once, rewrite
+from edgeheads.errors import EdgeheadsError
 from edgeheads.tasks.base import Array
 
-__all__ = ["Equalization", "channel_ranges", "equalize"]
+__all__ = ["Equalization", "channel_ranges", "equalize", "equalized_graph"]
 
 _DEPTHWISE = keras.layers.DepthwiseConv2D
 _PLAIN = (keras.layers.Conv2D, keras.layers.Dense)
@@ -33,8 +40,15 @@ _PASSING = (
 # A factor outside would leave activations that int8 cannot hold.
 _LARGEST_FACTOR = 1e3
 
+# Images that tell which channels a ReLU6 clips.
+_LOOKED_AT = 64
+
 # Values other images have may be so much larger than those that were seen.
 _HEADROOM = 1.25
+
+# Noise over signal of what a copy computes: far more than float32's rounding, and less than
+# int8's.
+_ALIKE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -71,20 +85,47 @@ def equalize(
         model: a functional model with batch normalization folded, see `fold_batch_norms`. It is
             not changed.
         rounds: of all pairs of a chain, until the factors settle.
-        images: gives inputs [1, H, W, C] like those the model will see.
+        images: gives inputs [1, H, W, C] like those the model will see; 64 are looked at.
 
     Raises:
         EdgeheadsError: see `edgeheads.compression.graph.flatten`.
     """
     flat = laid_open(model)
     chains = tuple(_chains(flat, through_clips=images is not None))
-    twin = rewrite(flat, _copy_once())
+    twin = rewrite(flat, copy_once())
     names = [name for chain in chains for name in chain]
     before = _median_spread(twin, names)
     bounds = {} if images is None else _bounds(flat, {one for own in chains for one in own}, images)
     for chain in chains:
         _settle([twin.get_layer(name) for name in chain], rounds, bounds)
     return Equalization(twin, chains, before, _median_spread(twin, names))
+
+
+def equalized_graph(
+    inputs: Any, outputs: Mapping[str, Any], images: Callable[[], Iterable[Array]]
+) -> tuple[Any, dict[str, Any]]:
+    """Return part of a Keras graph, its neighbouring layers equalized, for one scale per kernel.
+
+    The steps of a kernel with one scale fit its largest channel, and round small ones to zero.
+    What cannot be equalized, for example with layers that cannot be copied, is returned as it is.
+
+    Args:
+        inputs: the graph's symbolic image input [B, H, W, C].
+        outputs: {name: symbolic tensor}; only what they are computed of counts.
+        images: calibration inputs [1, H, W, C].
+
+    Returns:
+        The input and the outputs of the new graph, which computes the same on the images.
+    """
+    graph = keras.Model(inputs, dict(outputs))
+    try:
+        found = equalize(fold_batch_norms(graph), images=images)
+    except (EdgeheadsError, NotImplementedError, TypeError, ValueError):
+        # Layers that cannot be made anew of their configuration: Keras raises any of these.
+        return inputs, dict(outputs)
+    if not found.chains or not _computes_alike(graph, found.model, images):
+        return inputs, dict(outputs)
+    return found.model.inputs[0], found.model.output
 
 
 def channel_ranges(layer: Any) -> Array | None:
@@ -95,15 +136,18 @@ def channel_ranges(layer: Any) -> Array | None:
     return _output_ranges(layer, np.asarray(layer.kernel))
 
 
-def _copy_once() -> Any:
-    twins: dict[str, keras.layers.Layer] = {}
-
-    def visit(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        if layer.name not in twins:
-            twins[layer.name] = copy_layer(layer)
-        return twins[layer.name](*args, **kwargs)
-
-    return visit
+def _computes_alike(
+    model: keras.Model, twin: keras.Model, images: Callable[[], Iterable[Array]]
+) -> bool:
+    """Tell whether a copy has all of a model: a custom layer may keep numbers outside weights."""
+    for image in islice(images(), 1):
+        exact, found = (one(image, training=False) for one in (model, twin))
+        for name, array in exact.items():
+            expected = keras.ops.convert_to_numpy(array).astype(np.float64)
+            noise = np.square(expected - keras.ops.convert_to_numpy(found[name])).sum()
+            if not noise <= _ALIKE * np.square(expected).sum():
+                return False
+    return True
 
 
 def _bounds(
@@ -122,9 +166,9 @@ def _bounds(
     }
     if not seen:
         return {}
-    computed = keras.Model(model.inputs, seen)
+    computed = keras.Model(model.input, seen)
     peaks: dict[str, Array] = {}
-    for image in images():
+    for image in islice(images(), _LOOKED_AT):
         for name, values in computed(image, training=False).items():
             array = keras.ops.convert_to_numpy(values)
             peak = array.reshape(-1, array.shape[-1]).max(axis=0) * _HEADROOM

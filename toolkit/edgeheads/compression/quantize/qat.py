@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import keras
@@ -39,9 +38,6 @@ __all__ = ["Choice", "QuantizeAware", "choose", "quantize_aware"]
 
 # What the file computes as part of the operation in front of it.
 _FUSED = (keras.activations.linear, keras.activations.relu, keras.activations.relu6)
-
-# Images that tell which channels a ReLU6 clips.
-_EQUALIZED_ON = 64
 
 # How the file's kernels round averages; see TIES.
 _TIES = {"RESIZE_BILINEAR": "up", "AVERAGE_POOL_2D": "away"}
@@ -193,7 +189,7 @@ def quantize_aware(
     if not per_channel:
         # Steps that fit the largest channel round small ones to zero, and training moves no
         # weight as far as it would take to bring them back.
-        folded = equalize(folded, images=lambda: islice(images(), _EQUALIZED_ON)).model
+        folded = equalize(folded, images=images).model
     content = float_file(folded, outputs_of)
     graph = FlatGraph(content)
     ranges, groups, fixed = share_ranges(graph, measure_ranges(content, images, calibration))

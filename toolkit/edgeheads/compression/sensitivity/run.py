@@ -93,7 +93,9 @@ def find_sensitivity(
     scored = with_metric or max_drop is not None
     held_out = held_out_samples(recipe, task, data.samples, samples) if scored else []
     with progress.step("Converting to float32"):
-        float_model = convert_to_float_tflite(edge.model.inputs[0], edge.outputs)
+        float_model = convert_to_float_tflite(
+            edge.model.inputs[0], edge.outputs, equalized_on=None if per_channel else images
+        )
     with DeviceSession() as session:
         scorer = HeldOut(edge, task, held_out, session) if scored else None
         total = len(find_layers(float_model))
