@@ -19,7 +19,7 @@ from edgeheads.compression.quantize.quantizer import (  # noqa: E402
 from edgeheads.compression.quantize.schemes import get_scheme  # noqa: E402
 from edgeheads.compression.sensitivity.errors import output_sqnr  # noqa: E402
 from edgeheads.compression.sensitivity.layers import keep_float_for  # noqa: E402
-from edgeheads.errors import EdgeheadsError  # noqa: E402
+from edgeheads.errors import EdgeheadsError, RuntimeFailureError  # noqa: E402
 from edgeheads.export.flatgraph import FlatGraph  # noqa: E402
 from edgeheads.export.tflite import convert_to_float_tflite, convert_to_tflite  # noqa: E402
 
@@ -169,3 +169,39 @@ def test_the_reason_of_a_refusal_is_its_first_error() -> None:
     assert reason(ValueError("a\nx: error: bad  op\nerror: 2"), "") == "x: error: bad op"
     assert reason(ValueError(""), "loc: error: from the log") == "loc: error: from the log"
     assert reason(ValueError(""), "") == "ValueError"
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int16x8"])
+def test_a_kernel_that_is_computed_is_refused(scheme: str) -> None:
+    """Its zero point would be left out of the sum: a wrong file, or one that does not run."""
+    image = keras.Input((16, 16, 3))
+    kernel = keras.layers.Dense(27)(keras.layers.GlobalAveragePooling2D()(image))
+    kernel = keras.ops.reshape(kernel, (3, 3, 3, 1))
+    out = keras.ops.depthwise_conv(image, kernel, padding="same")
+    words = f"{scheme} needs .* constants, and that of DEPTHWISE_CONV_2D .* is computed"
+    with pytest.raises(RuntimeFailureError, match=words):
+        convert_to_tflite(image, {"out": out}, scheme, _images)
+
+
+def test_a_number_for_the_whole_image_has_a_range() -> None:
+    """A scalar has no channels, whose values a histogram takes in turn."""
+    image = keras.Input((16, 16, 3))
+    float_model = convert_to_float_tflite(image, {"out": image / (1 + keras.ops.std(image))})
+    graph = FlatGraph(float_model)
+    ranges = measure_ranges(float_model, _images, "mse")
+    [std] = [one for one in graph.operations if graph.kind(one) == "SQRT"]
+    tensor = int(std.outputs[0])
+    assert graph.shape(tensor) == ()
+    largest = max(float(one.std()) for one in _images())
+    assert ranges[tensor].high == pytest.approx(largest, rel=1e-5)
+
+
+def test_the_operation_that_the_runtime_cannot_compute_is_named() -> None:
+    image = keras.Input((16, 16, 3))
+    numbers = keras.ops.cast(3 + keras.ops.abs(keras.ops.reshape(image, (768,))), "int32")
+    out = keras.ops.segment_sum(keras.ops.reshape(image, (768,)), numbers, num_segments=2)
+    words = (
+        "cannot compute UNSORTED_SEGMENT_SUM '.*' of this graph .*; build it of other operations$"
+    )
+    with pytest.raises(RuntimeFailureError, match=words):
+        convert_to_tflite(image, {"out": out}, "int8", _images)

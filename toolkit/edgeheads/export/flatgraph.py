@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeheads.errors import MissingDependencyError
+from edgeheads.errors import MissingDependencyError, RuntimeFailureError
 from edgeheads.tasks.base import Array
 
 __all__ = ["FlatGraph", "Probe", "tflite_schema"]
 
 _IDENTIFIER = b"TFL3"
+
+# Where the runtime's errors say what failed.
+_NODE = re.compile(r"Node number (\d+) \((\w+)\) failed to \w+")
 
 
 class FlatGraph:
@@ -76,6 +81,14 @@ class FlatGraph:
         """Return the tensors that depend on the input, inputs first, in computing order."""
         computed = [int(index) for operation in self.operations for index in operation.outputs]
         return [*self.inputs, *computed]
+
+    def depending(self) -> set[int]:
+        """Return the tensors that are not the same for every input."""
+        found = set(self.inputs)
+        for operation in self.operations:
+            if not found.isdisjoint(int(one) for one in operation.inputs):
+                found |= {int(one) for one in operation.outputs}
+        return found
 
     def scales(self, tensor: int) -> NDArray[np.float64]:
         """Return a tensor's quantization scales: one, or one a channel; empty for a float."""
@@ -267,6 +280,10 @@ class Probe:
         tensors: numbers of the activations to see.
         operations: run the first so many only; None runs all.
         threads: of the interpreter.
+
+    Raises:
+        RuntimeFailureError: there or in `run`, the runtime has no kernel for an operation as it
+            stands in the graph, or one that refuses its values; the text names it.
     """
 
     def __init__(
@@ -290,7 +307,8 @@ class Probe:
         self._interpreter = Interpreter(
             model_content=graph.exposing(computed, operations), num_threads=threads
         )
-        self._interpreter.allocate_tensors()
+        with self._failures():
+            self._interpreter.allocate_tensors()
         self._computed = computed
 
     def run(self, images: Iterable[Array]) -> Iterator[dict[int, Array]]:
@@ -298,9 +316,31 @@ class Probe:
         for image in images:
             stored = self._graph.quantize(self._input, image)
             self._interpreter.set_tensor(self._input, stored)
-            self._interpreter.invoke()
+            with self._failures():
+                self._interpreter.invoke()
             values = {tensor: self._interpreter.get_tensor(tensor) for tensor in self._computed}
             yield {**dict.fromkeys(self._given, stored), **values}
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            text = " ".join(str(error).split())
+            found = _NODE.search(text)
+            where = "an operation"
+            if found:
+                place, where = int(found[1]), found[2]
+                operations = self._graph.operations
+                # A delegate's nodes are counted behind the graph's own.
+                if place < len(operations) and self._graph.kind(operations[place]) == where:
+                    where += f" {self._graph.name(int(operations[place].outputs[0]))!r}"
+                text = text[: found.start()].rstrip(" .;") or found[0]
+            whole = any(self._graph.scales(one).size for one in self._graph.activations())
+            raise RuntimeFailureError(
+                f"the runtime cannot compute {where} of this graph ({text[:300]}); build it of "
+                f"other operations{', or choose a scheme of floats, such as float16' * whole}"
+            ) from error
 
 
 def _names(enumeration: Any) -> dict[int, str]:

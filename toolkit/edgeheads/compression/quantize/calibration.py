@@ -114,9 +114,10 @@ class _Histogram(_Observer):
         if width <= 0:
             return
         flat = values.ravel()
-        # A step that shares no factor with the channels visits all of them.
+        # A step that shares no factor with the channels visits all of them; a scalar has none.
+        channels = values.shape[-1] if values.ndim else 1
         step = max(1, flat.size // _SAMPLED)
-        while math.gcd(step, values.shape[-1]) > 1:
+        while math.gcd(step, channels) > 1:
             step += 1
         bins = ((flat[::step] - self.low) / width).astype(np.int32)
         self.counts += np.bincount(np.clip(bins, 0, _BINS - 1), minlength=_BINS)

@@ -23,6 +23,8 @@ from edgeheads.tasks.base import Array
 
 __all__ = ["quantize_float_model", "quantize_with_images", "reason"]
 
+_CONVOLUTIONS = {"CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"}
+
 
 def quantize_with_images(
     float_model: bytes,
@@ -92,6 +94,7 @@ def quantize_float_model(
     unknown = sorted(set(keep_float) - graph.numbers().keys())
     if unknown:
         raise EdgeheadsError(f"keep_float must name tensors of the float file, received {unknown}")
+    _require_constant_kernels(graph, scheme, keep_float)
     for tensor, one in ranges.items():
         graph.set_range(tensor, one.low, one.high)
     tf = _tensorflow()
@@ -124,6 +127,7 @@ def _to_int16(float_model: bytes, scheme: Scheme, images: Images, per_channel: b
             f"{scheme.name} cannot give depthwise convolutions one scale for all channels, which "
             "the quantizer does not write; choose int8, or per-channel weights"
         )
+    _require_constant_kernels(graph, scheme)
     feed = _Feed(images, graph.shape(graph.inputs[0]))
     io = tf.dtypes.as_dtype(scheme.io)
     with _refusals_of(scheme, feed):
@@ -138,6 +142,26 @@ def _to_int16(float_model: bytes, scheme: Scheme, images: Images, per_channel: b
             disable_per_channel_quantization_for_dense_layers=not per_channel,
         )
     return content
+
+
+def _require_constant_kernels(
+    graph: FlatGraph, scheme: Scheme, keep_float: Collection[str] = ()
+) -> None:
+    """Refuse kernels that are computed: as activations they get a zero point.
+
+    The runtime's convolutions know of none in a kernel. Some refuse the file, and others would
+    compute something else.
+    """
+    depending = graph.depending()
+    for operation in graph.operations:
+        name = graph.name(int(operation.outputs[0]))
+        computed = graph.kind(operation) in _CONVOLUTIONS and int(operation.inputs[1]) in depending
+        if computed and name not in keep_float:
+            raise RuntimeFailureError(
+                f"{scheme.name} needs convolutions whose kernels are constants, and that of "
+                f"{graph.kind(operation)} {name!r} is computed from the image; choose dynamic or "
+                "float16"
+            )
 
 
 class _Feed:
