@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgeheads.backbones import InputScaling, create_backbone
 from edgeheads.backbones.base import Backbone
 from edgeheads.compression.graph import OutputsOf
+from edgeheads.compression.quantize.float_twin import in_float32
 from edgeheads.contract import scale_pixels
 from edgeheads.data.sample import LabelNames, Sample
 from edgeheads.errors import EdgeheadsError
@@ -131,7 +132,7 @@ def network_parts(recipe: Recipe, task: Task, names: LabelNames) -> tuple[Backbo
 
 
 def load(path: Path, recipe: Recipe, task: Task, names: LabelNames) -> EdgeModel:
-    """Return a trained `.keras` model.
+    """Return a trained `.keras` model; one that computes in 16 bits, in float32.
 
     Raises:
         EdgeheadsError: it cannot be loaded, takes another input than the recipe says, holds NaN,
@@ -153,6 +154,7 @@ def load(path: Path, recipe: Recipe, task: Task, names: LabelNames) -> EdgeModel
             f"model {path} must take one image of shape {(None, *recipe.input_size, 3)}, as the "
             f"recipe says, received {shapes}; set --input-size"
         )
+    model = in_float32(model)
     for variable in model.weights:
         if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
             raise EdgeheadsError(

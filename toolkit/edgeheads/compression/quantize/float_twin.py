@@ -24,6 +24,11 @@ def in_float32(model: keras.Model) -> keras.Model:
         return model
 
     def in_full(layer: Any) -> Any:
+        if not isinstance(layer, keras.layers.Layer):
+            # Of keras.ops, with no weights; those that name a dtype, name it by this word, too.
+            config = layer.get_config()
+            changes = {"dtype": "float32"} if config.get("dtype") in _HALVES else {}
+            return type(layer).from_config({**config, **changes})
         changes = {"dtype": "float32"} if layer.compute_dtype in _HALVES else {}
         twin = type(layer).from_config({**layer.get_config(), **changes})
         twin.trainable = layer.trainable
