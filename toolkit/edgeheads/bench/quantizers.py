@@ -30,7 +30,7 @@ from edgeheads.nativelog import captured_native_log
 from edgeheads.progress import Progress, SilentProgress
 from edgeheads.recipe import Recipe, list_recipes, load_recipe
 from edgeheads.runtime import DeviceSession
-from edgeheads.tasks.base import Array
+from edgeheads.tasks.base import Array, rounded
 
 __all__ = ["Row", "ai_edge_quantized", "compare_quantizers"]
 
@@ -371,7 +371,7 @@ def _cells(row: Row) -> list[str]:
     spread = "" if row.spread is None else f" ± {row.spread:.4f}"
     return [
         *known,
-        f"{row.drop:+.4f}{spread}",
+        f"{rounded(row.drop, 4):+.4f}{spread}",
         f"{row.sqnr_db:.1f}",
         "-" if row.p50_ms is None else f"{row.p50_ms:.3f}",
         "-" if row.ratio is None else f"{row.ratio:.2f}x",

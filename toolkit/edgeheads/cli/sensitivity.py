@@ -20,6 +20,7 @@ from edgeheads.cli.recipe_options import (
     resolve_recipe,
 )
 from edgeheads.errors import EdgeheadsError
+from edgeheads.tasks.base import rounded
 
 if TYPE_CHECKING:
     from edgeheads.compression.sensitivity.run import SensitivityResult
@@ -119,7 +120,7 @@ def _print(result: SensitivityResult) -> None:
             f"{one.isolated:.1f}",
             f"{one.accumulated:.1f}",
             f"{one.weights:.1f}",
-            *([] if one.drop is None else [f"{one.drop:.4f}"]),
+            *([] if one.drop is None else [f"{rounded(one.drop, 4):.4f}"]),
         ]
         for one in result.layers
     ]

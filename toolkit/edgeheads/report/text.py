@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edgeheads.tasks.base import rounded
+
 __all__ = ["content_to_markdown"]
 
 _PERCENTILES = ("p50", "p90", "p95", "p99")
@@ -82,7 +84,7 @@ def _bundle_lines(bundle: dict[str, Any]) -> list[str]:
 def _with_drop(stage: dict[str, Any], name: str) -> str:
     text = _number(stage["metrics"].get(name))
     if stage["device"] and name in stage["drops"]:
-        text += f" ({stage['drops'][name]:+.4f})"
+        text += f" ({rounded(stage['drops'][name], 4):+.4f})"
     return text
 
 

@@ -14,7 +14,7 @@ from edgeheads.data.sample import LabelNames, Sample
 from edgeheads.errors import EdgeheadsError
 from edgeheads.tasks.task_type import TaskType
 
-__all__ = ["Array", "Evaluator", "Loss", "Metric", "Prediction", "Task", "part_of"]
+__all__ = ["Array", "Evaluator", "Loss", "Metric", "Prediction", "Task", "part_of", "rounded"]
 
 Array = NDArray[Any]
 Prediction = dict[str, Array]
@@ -51,7 +51,8 @@ class Metric:
     def drop(self, reference: float, value: float) -> float:
         """Return by how much `value` is worse than `reference`; negative where it is better."""
         change = self.difference(reference, value)
-        return -change if self.higher_is_better else change
+        # Not its negative, which of no change is a zero with a sign.
+        return 0.0 - change if self.higher_is_better else change
 
     def difference(self, reference: float, value: float) -> float:
         """Return value - reference, as a share of the reference where the drop is one."""
@@ -63,10 +64,10 @@ class Metric:
     def format(self, difference: float) -> str:
         """Return a difference as text: in percent of a value, in its unit, or in points."""
         if self.drop_is_relative:
-            return f"{difference * 100:+.1f} %"
+            return f"{rounded(difference * 100, 1):+.1f} %"
         if self.unit:
-            return f"{difference:+.3f} {self.unit}"
-        return f"{difference * 100:+.2f} points"
+            return f"{rounded(difference, 3):+.3f} {self.unit}"
+        return f"{rounded(difference * 100, 2):+.2f} points"
 
 
 class Evaluator(ABC):
@@ -230,6 +231,11 @@ class Task(ABC):
         self, image: NDArray[np.uint8], sample: Sample, names: LabelNames
     ) -> NDArray[np.uint8]:
         """Return the image [h, w, 3], of any size, with the sample's own label drawn on it."""
+
+
+def rounded(value: float, digits: int) -> float:
+    """Return a value as it is to be printed: what rounds to zero has no sign."""
+    return round(value, digits) + 0.0
 
 
 def part_of(model: Any, prefix: str, part: str) -> Any:
