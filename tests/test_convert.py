@@ -20,6 +20,7 @@ from edgeheads.compression.sensitivity.held_out import HeldOut
 from edgeheads.convert import convert
 from edgeheads.recipe import load_recipe
 from edgeheads.runtime import DeviceSession
+from edgeheads.tasks.base import Metric
 
 if TYPE_CHECKING:
     from edgeheads.convert import ConvertResult
@@ -220,6 +221,7 @@ def test_layers_stay_float_within_a_budget(
     result = convert(recipe, tmp_path, model_file=converted.model_path, bench_settings=QUICK_BENCH)
     assert result.mixed is not None
     assert (len(result.mixed.kept), result.mixed.max_drop) == (1, 0.5)
+    assert result.mixed.metric == "AbsRel"
     bundle = result.bundles["int8"]
     stored = json.loads((bundle.folder / "mixed_precision.json").read_text())
     assert stored["kept_float"] == [result.mixed.kept[0].name]
@@ -252,6 +254,39 @@ def test_integers_alone_and_mixed_precision_contradict_each_other(tmp_path: Path
         "export.max_drop (--mixed) out, or choose another device"
     )
     assert not (tmp_path / "no").exists()
+
+
+def test_mixed_precision_is_of_an_int8_file(tmp_path: Path) -> None:
+    changes = {"export.max_drop": 0.5, "export.precisions": ["float32", "int16x8"]}
+    with pytest.raises(EdgeheadsError) as caught:
+        convert(tiny_recipe().with_values(**changes), tmp_path / "no")
+    assert str(caught.value) == (
+        "mixed precision keeps layers of the int8 file float, and export.precisions has no int8, "
+        "received float32, int16x8 with export.max_drop 0.5; add int8 (--precision), or leave "
+        "export.max_drop (--mixed) out"
+    )
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("reference", [0.0, float("nan")])
+def test_where_the_float_model_scores_nothing_no_budget_is_kept(reference: float) -> None:
+    """A file could be no worse, so that int8 throughout would be within any budget."""
+
+    class Scored(HeldOut):
+        def __post_init__(self) -> None:
+            self.metric = Metric("map", "mAP", "", True, 0, 1)
+            self.reference = reference
+
+    with DeviceSession() as session:
+        scorer = Scored(None, None, [None] * 4, session)  # type: ignore[arg-type,list-item]
+        with pytest.raises(EdgeheadsError) as caught:
+            scorer.budget(0.5)
+    assert str(caught.value) == (
+        f"the float model scores {reference:g} (mAP) on the samples held out of training (4), so "
+        "no drop can be judged; train it longer, or leave the budget out"
+    )
+    scorer.reference = 0.25
+    assert scorer.budget(0.5) == 0.005
 
 
 def test_a_graph_for_some_kernels_and_mixed_precision_exclude_each_other(tmp_path: Path) -> None:

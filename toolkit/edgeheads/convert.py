@@ -196,6 +196,10 @@ def convert(
         )
         result.baseline = score_baseline(task, edge.decoding, test, baseline)
     with DeviceSession(profile) as session:
+        scorer = None
+        if recipe.export.max_drop is not None:
+            scorer = HeldOut(edge, task, held_out, session)
+            scorer.budget(recipe.export.max_drop)  # fail now, not after the other files
         aware: TrainedForInt8 | None = None
         if trains_for_int8:
             with watch.stage("train for int8"):
@@ -215,15 +219,18 @@ def convert(
                     save_model(aware.aware.float_model(), recipe, path)
         for precision in recipe.export.precisions:
             with watch.stage(f"convert to {precision}"):
-                scorer = None
-                if precision == "int8" and recipe.export.max_drop is not None:
-                    scorer = HeldOut(edge, task, held_out, session)
                 mixed, source = None, edge
                 if aware and aware.report.kept and _rounds(precision):
                     content, source = aware.to_tflite(precision), aware.edge
                 else:
                     content, mixed = _file(
-                        edge, recipe, precision, calibration.images, scorer, profile, progress
+                        edge,
+                        recipe,
+                        precision,
+                        calibration.images,
+                        scorer if precision == "int8" else None,
+                        profile,
+                        progress,
                     )
                 bundle = _make_bundle(
                     source, recipe, precision, content, data.samples, baseline, folder, session
@@ -269,6 +276,13 @@ def _require_float_runs(recipe: Recipe, profile: DeviceProfile | None) -> None:
             "mixed precision (export.max_drop) and quantization-aware training "
             f"(quantize_aware.steps, received {recipe.quantize_aware.steps}) exclude each other: "
             "one keeps layers float, the other trains all of them for int8; choose one"
+        )
+    if recipe.export.max_drop is not None and "int8" not in recipe.export.precisions:
+        raise EdgeheadsError(
+            "mixed precision keeps layers of the int8 file float, and export.precisions has no "
+            f"int8, received {', '.join(recipe.export.precisions)} with export.max_drop "
+            f"{recipe.export.max_drop:g}; add int8 (--precision), or leave export.max_drop "
+            "(--mixed) out"
         )
     others = recipe.export.max_drop is not None or recipe.quantize_aware.steps > 0
     if recipe.export.fast_for != "any" and others:
@@ -347,6 +361,7 @@ def _file(
             scorer.budget(recipe.export.max_drop),
             calibration=recipe.export.calibration,
             per_channel=per_channel,
+            metric=scorer.metric.title,
         )
         return compact(mixed.content), mixed
 

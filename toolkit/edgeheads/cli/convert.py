@@ -61,7 +61,8 @@ _AWARE_STEPS = 200
 @click.option(
     "--max-drop",
     type=click.FloatRange(0),
-    help="Of --mixed: points, percent or units of the metric on samples held out of training "
+    help="Of --mixed: points, percent or units by which the task's metric (top-1, mAP, mIoU, "
+    "AbsRel, ...) may be worse on samples held out of training "
     "[default: 0.5].",
 )
 @click.option(

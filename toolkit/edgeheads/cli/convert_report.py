@@ -16,7 +16,7 @@ from edgeheads.errors import CheckFailedError
 from edgeheads.evaluate import require_small_drop
 from edgeheads.separate import Separate
 from edgeheads.tasks import get_task
-from edgeheads.tasks.base import Metric, Task
+from edgeheads.tasks.base import Metric, Task, rounded
 
 __all__ = ["as_json", "failures", "print_result", "print_separate"]
 
@@ -183,8 +183,9 @@ def _notes(result: ConvertResult) -> list[str]:
         kept = [layer.name for layer in result.mixed.kept]
         notes.append(
             f"Mixed precision: {len(kept)} layers of the int8 file stayed float"
-            f"{': ' + ', '.join(kept) if kept else ''}; on samples held out of training it drops "
-            f"by {result.mixed.drop:.4f}, and may by {result.mixed.max_drop:.4f}"
+            f"{': ' + ', '.join(kept) if kept else ''}; on samples held out of training "
+            f"{result.mixed.metric} drops by {rounded(result.mixed.drop, 4):.4f}, and may by "
+            f"{result.mixed.max_drop:.4f}"
         )
     notes += [
         f"{precision}: p50 varied by {bench['spread_percent']:.0f} % between rounds: "

@@ -136,6 +136,6 @@ def _print(result: SensitivityResult) -> None:
     if metric and result.mixed is not None:
         kept = ", ".join(layer.name for layer in result.mixed.kept) or "none"
         click.echo(
-            f"Mixed precision: {metric.title} drop {result.mixed.drop:.4f} of "
+            f"Mixed precision: {metric.title} drop {rounded(result.mixed.drop, 4):.4f} of "
             f"{result.mixed.max_drop:.4f}; float: {kept}"
         )

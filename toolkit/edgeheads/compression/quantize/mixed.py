@@ -45,6 +45,7 @@ class MixedResult:
         drop: of this file.
         max_drop: the budget.
         attempts: all that was tried, in order; the first is int8 throughout.
+        metric: heading of what drops.
     """
 
     content: bytes
@@ -52,10 +53,12 @@ class MixedResult:
     drop: float
     max_drop: float
     attempts: tuple[Attempt, ...]
+    metric: str = "the metric"
 
     def as_json(self) -> dict[str, Any]:
         """Return all but the file as plain JSON values."""
         return {
+            "metric": self.metric,
             "max_drop": self.max_drop,
             "drop": self.drop,
             "kept_float": [layer.name for layer in self.kept],
@@ -68,9 +71,9 @@ class BudgetError(CheckFailedError):
 
     exit_code = 4
 
-    def __init__(self, max_drop: float, closest: Attempt, layers: int) -> None:
+    def __init__(self, max_drop: float, closest: Attempt, layers: int, metric: str) -> None:
         super().__init__(
-            f"the metric may drop by {max_drop:g}, and the closest file drops by "
+            f"{metric} may drop by {max_drop:g}, and the closest file drops by "
             f"{closest.drop:.4g}, with {len(closest.kept)} of {layers} layers in float; raise the "
             "budget, calibrate with more images, or choose float16"
         )
@@ -88,6 +91,7 @@ def mixed_precision(
     per_channel: bool = True,
     order: Sequence[str] | None = None,
     cost: Literal["layers", "macs"] = "layers",
+    metric: str = "the metric",
 ) -> MixedResult:
     """Keep as few layers float as the budget asks for.
 
@@ -108,6 +112,7 @@ def mixed_precision(
         order: names of all layers, the most sensitive first; default: by `analyse`.
         cost: what is tried to become int8 again first: "layers", the least sensitive; "macs", the
             most expensive.
+        metric: what texts call what drops.
 
     Raises:
         BudgetError: not even with all layers in float.
@@ -136,7 +141,7 @@ def mixed_precision(
         kept = _bisected(search, order, max_drop)
         if kept is None:
             closest = min(search.attempts, key=lambda one: (one.drop, len(one.kept)))
-            raise BudgetError(max_drop, closest, len(layers))
+            raise BudgetError(max_drop, closest, len(layers), metric)
         macs = {layer.name: layer.macs for layer in layers}
         again = sorted(kept, key=macs.__getitem__, reverse=True) if cost == "macs" else kept[::-1]
         for name in again:
@@ -151,6 +156,7 @@ def mixed_precision(
         search.drop(kept),
         max_drop,
         tuple(search.attempts),
+        metric,
     )
 
 

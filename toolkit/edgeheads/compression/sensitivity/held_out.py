@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,7 +96,18 @@ class HeldOut:
         Args:
             max_drop: in points (hundredths) of a metric without a unit, in percent where the
                 metric's drop is relative, else in the metric's unit.
+
+        Raises:
+            EdgeheadsError: the float model's metric is the worst that there is, or no number: no
+                file could drop further, and any budget would be held.
         """
+        worst = self.metric.low if self.metric.higher_is_better else self.metric.high
+        if self.reference == worst or not math.isfinite(self.reference):
+            raise EdgeheadsError(
+                f"the float model scores {self.reference:g} ({self.metric.title}) on the samples "
+                f"held out of training ({len(self.samples)}), so no drop can be judged; train it "
+                "longer, or leave the budget out"
+            )
         in_hundredths = self.metric.drop_is_relative or not self.metric.unit
         return max_drop / 100 if in_hundredths else max_drop
 

@@ -81,7 +81,8 @@ def find_sensitivity(
 
     Raises:
         BudgetError: no file is within `max_drop`.
-        EdgeheadsError: a model, data or recipe that cannot be used; see `held_out_samples`.
+        EdgeheadsError: a model, data or recipe that cannot be used; see `held_out_samples` and
+            `HeldOut.budget`.
     """
     progress = progress or SilentProgress()
     task = get_task(recipe.task, recipe.head.options)
@@ -98,6 +99,8 @@ def find_sensitivity(
         )
     with DeviceSession() as session:
         scorer = HeldOut(edge, task, held_out, session) if scored else None
+        # Asked for before minutes of measuring: some models have none.
+        budget = scorer.budget(max_drop) if scorer and max_drop is not None else None
         total = len(find_layers(float_model))
         with progress.step("Quantizing each layer alone", total) as step:
 
@@ -113,16 +116,17 @@ def find_sensitivity(
                 on_layer=advance,
             )
         mixed = None
-        if scorer and max_drop is not None:
+        if scorer and budget is not None:
             with progress.step("Searching the fewest float layers"):
                 mixed = mixed_precision(
                     float_model,
                     images,
                     scorer.drop_of,
-                    scorer.budget(max_drop),
+                    budget,
                     calibration=recipe.export.calibration,
                     per_channel=per_channel,
                     order=[one.layer.name for one in layers],
+                    metric=scorer.metric.title,
                 )
     return SensitivityResult(
         layers,
