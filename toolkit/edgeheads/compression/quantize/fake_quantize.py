@@ -191,7 +191,8 @@ class FakeQuantize(keras.layers.Layer):
 
         Args:
             x: any shape.
-            terms: see `fake_quantize`.
+            terms: see `fake_quantize`. The last digit, which they decide, takes half of a step's
+                time and teaches nothing: training does without.
             training: whether `x` is part of a training batch.
             ties: a name from TIES.
 
@@ -204,6 +205,7 @@ class FakeQuantize(keras.layers.Layer):
                 bound = ops.minimum if end is self.low_end else ops.maximum
                 seen = bound(ops.cast(ops.stop_gradient(seen), "float32"), 0.0)
                 end.assign(end * _MOMENTUM + seen * (1 - _MOMENTUM))
+        terms = () if training else terms
         low, high = self.range()
         if self.observer == "learned":
             # Every value pulls at the ends: keep their pull that of one weight (LSQ, section 2.2).
