@@ -12,6 +12,10 @@ from commands import run
 keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
+from edgeheads.cli.console import counted  # noqa: E402
+from edgeheads.cli.quantize import _print_findings  # noqa: E402
+from edgeheads.compression.quantize.doctor import DoctorReport  # noqa: E402
+
 TINY = Path(__file__).parent / "tiny.yaml"
 
 
@@ -46,7 +50,8 @@ def test_the_doctor_alone_fails_where_no_file_can_be_made(tmp_path: Path) -> Non
     done = run("quantize", model, "--data", tmp_path / "x.npz", "--doctor")
     assert done.returncode == 1
     assert "  error    NaN: 4 of 4 images hold NaN or infinite values" in done.stdout
-    assert done.stderr.splitlines()[-1].endswith("in the calibration images; no file can be made")
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith(": 1 error in the calibration images; no file can be made")
     done = run("quantize", model, "--data", tmp_path / "x.npz", "--json")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("edgeheads: calibration images, NaN: 4 of 4 images hold NaN")
@@ -74,3 +79,11 @@ def test_what_the_options_say_is_checked_first(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert message in done.stderr
         assert "Starting TensorFlow" not in done.stderr
+
+
+def test_one_is_not_called_many(capsys: pytest.CaptureFixture[str]) -> None:
+    _print_findings(DoctorReport(1, ()))
+    _print_findings(DoctorReport(0, ()))
+    assert capsys.readouterr().out == "Calibration: 1 image\nCalibration: 0 images\n"
+    assert counted(1, "error") == "1 error"
+    assert counted(1200, "error") == "1,200 errors"

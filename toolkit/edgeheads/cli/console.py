@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-__all__ = ["print_json", "print_table", "short_path", "terminal_progress"]
+__all__ = ["counted", "print_json", "print_table", "short_path", "terminal_progress"]
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -47,6 +47,11 @@ def _print_plain(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         click.echo("  ".join(cells).rstrip())
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things, such as "1 image" and "2 images"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def short_path(path: str | Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgeheads.cli.console import print_table
+from edgeheads.cli.console import counted, print_table
 from edgeheads.cli.prune_report import print_report
 from edgeheads.convert import ConvertResult
 from edgeheads.errors import CheckFailedError
@@ -182,7 +182,7 @@ def _notes(result: ConvertResult) -> list[str]:
     if result.mixed is not None:
         kept = [layer.name for layer in result.mixed.kept]
         notes.append(
-            f"Mixed precision: {len(kept)} layers of the int8 file stayed float"
+            f"Mixed precision: {counted(len(kept), 'layer')} of the int8 file stayed float"
             f"{': ' + ', '.join(kept) if kept else ''}; on samples held out of training "
             f"{result.mixed.metric} drops by {rounded(result.mixed.drop, 4):.4f}, and may by "
             f"{result.mixed.max_drop:.4f}"

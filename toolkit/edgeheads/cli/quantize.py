@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeheads.cli.console import print_json, print_table, terminal_progress
+from edgeheads.cli.console import counted, print_json, print_table, terminal_progress
 from edgeheads.cli.options import json_option
 from edgeheads.cli.recipe_options import (
     load_pipeline,
@@ -121,7 +121,8 @@ def quantize(
         _print(result)
     if doctor and result.doctor.errors:
         raise CheckFailedError(
-            f"{len(result.doctor.errors)} errors in the calibration images; no file can be made"
+            f"{counted(len(result.doctor.errors), 'error')} in the calibration images; no file can "
+            "be made"
         )
 
 
@@ -152,7 +153,8 @@ def _print(result: QuantizeResult) -> None:
     print_table("Files", columns, rows)
     if result.compared:
         click.echo(
-            f"SQNR: of the worst output against float32, on {result.compared} calibration images."
+            "SQNR: of the worst output against float32, on "
+            f"{counted(result.compared, 'calibration image')}."
         )
     if any(one.sqnr_db is not None and one.sqnr_db < _POOR_DB for one in result.files.values()):
         click.echo(
@@ -161,14 +163,14 @@ def _print(result: QuantizeResult) -> None:
         )
     if metric is not None:
         click.echo(
-            f"{metric.title} of the Keras model: {result.reference:.4f}, on {result.held_out} "
-            "samples held out of training."
+            f"{metric.title} of the Keras model: {result.reference:.4f}, on "
+            f"{counted(result.held_out, 'sample')} held out of training."
         )
     click.echo(f"Wrote {result.path}")
 
 
 def _print_findings(report: DoctorReport) -> None:
-    click.echo(f"Calibration: {report.images} images")
+    click.echo(f"Calibration: {counted(report.images, 'image')}")
     for one in report.findings:
         advice = f"; {one.advice}" if one.advice else ""
         click.echo(f"  {one.severity:<8} {one.check}: {one.text}{advice}")

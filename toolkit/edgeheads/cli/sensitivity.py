@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeheads.cli.console import print_json, print_table, terminal_progress
+from edgeheads.cli.console import counted, print_json, print_table, terminal_progress
 from edgeheads.cli.options import json_option
 from edgeheads.cli.recipe_options import (
     load_pipeline,
@@ -127,11 +127,11 @@ def _print(result: SensitivityResult) -> None:
     if metric and any(one.drop is not None for one in result.layers):
         columns.append(f"{metric.title} drop")
     print_table("What int8 costs each layer, the most sensitive first", columns, rows)
-    click.echo(f"Measured on {result.images} training images.")
+    click.echo(f"Measured on {counted(result.images, 'training image')}.")
     if metric:
         click.echo(
-            f"{metric.title} of the float model: {result.reference:.4f}, on {result.held_out} "
-            "samples held out of training."
+            f"{metric.title} of the float model: {result.reference:.4f}, on "
+            f"{counted(result.held_out, 'sample')} held out of training."
         )
     if metric and result.mixed is not None:
         kept = ", ".join(layer.name for layer in result.mixed.kept) or "none"
