@@ -121,6 +121,23 @@ def test_a_shared_layer_is_left_alone() -> None:
     assert equalize(built).chains == ()
 
 
+@pytest.mark.parametrize("gain", [1.0, 30.0])
+@pytest.mark.parametrize(("bias", "factor"), [(0.0, 10.0), (0.49, 2.0), (0.99, 1.0)])
+def test_images_bound_what_a_bias_would_become(gain: float, bias: float, factor: float) -> None:
+    """The small kernel grows sqrt(1 / 0.01) = 10 times, unless 0.01 + bias becomes more than 1.
+
+    A gain of the whole layer, undone by the next, changes none of this.
+    """
+    built = network(layers.Conv2D(2, 1, activation="relu", name="a"), layers.Conv2D(1, 1, name="b"))
+    kernel, biases = np.diag([1.0, 0.01])[None, None], np.array([0.0, bias])
+    built.get_layer("a").set_weights([gain * kernel, gain * biases])
+    built.get_layer("b").set_weights([np.full((1, 1, 2, 1), 1 / gain), np.zeros(1)])
+    ones = [np.ones((1, 6, 6, 2), np.float32)]
+    found = equalize(built, images=lambda: ones)
+    scaled = found.model.get_layer("a").get_weights()[0][0, 0] / gain
+    np.testing.assert_allclose(scaled, np.diag([1.0, 0.01 * factor]), rtol=1e-5)
+
+
 def test_channel_ranges_of_each_kind() -> None:
     """[h, w, in, out], depthwise [h, w, in, 1], transposed [h, w, out, in], dense [in, out]."""
     kernels = {

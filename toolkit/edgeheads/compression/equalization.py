@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -78,7 +79,8 @@ def equalize(
     chosen at which both layers' ranges are the geometric mean of what they were (Nagel et al.
     2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.1).
     Only ReLU, and no activation, lie between the layers of a chain: ReLU6 would clip elsewhere.
-    With images, it may lie there too, and channels that it clips, or would clip, keep their range.
+    With images, it may lie there too, and channels that it clips keep their range; no channel's
+    activations get larger than the layer's largest, as a large bias of a small kernel would.
     Layers whose output something else reads, or that several levels share, are left alone.
 
     Args:
@@ -95,7 +97,8 @@ def equalize(
     twin = rewrite(flat, copy_once())
     names = [name for chain in chains for name in chain]
     before = _median_spread(twin, names)
-    bounds = {} if images is None else _bounds(flat, {one for own in chains for one in own}, images)
+    scaled = {name for chain in chains for name in chain[:-1]}
+    bounds = {} if images is None else _bounds(flat, scaled, images)
     for chain in chains:
         _settle([twin.get_layer(name) for name in chain], rounds, bounds)
     return Equalization(twin, chains, before, _median_spread(twin, names))
@@ -153,17 +156,14 @@ def _computes_alike(
 def _bounds(
     model: keras.Model, names: set[str], images: Callable[[], Iterable[Array]]
 ) -> dict[str, tuple[Array, Array]]:
-    """Return {layer in front of a clipping ReLU: the least and the largest factor by channel}."""
-    clips = {
-        id(call.inputs[0]): float(call.layer.max_value)
-        for call in calls(model)
-        if isinstance(call.layer, keras.layers.ReLU) and call.layer.max_value is not None
-    }
-    seen = {
-        call.layer.name: call.outputs[0]
-        for call in calls(model)
-        if call.layer.name in names and id(call.outputs[0]) in clips
-    }
+    """Return {layer of a chain: the least and the largest factor by channel}.
+
+    No channel gets out of the range that the layer's output has: int8 has one for all channels,
+    and a small kernel with a large bias would grow beyond. Nor does a ReLU6 clip what it did not,
+    or the other way round.
+    """
+    readers = {id(call.inputs[0]): call.layer for call in calls(model) if call.inputs}
+    seen = {call.layer.name: call.outputs[0] for call in calls(model) if call.layer.name in names}
     if not seen:
         return {}
     computed = keras.Model(model.input, seen)
@@ -171,13 +171,19 @@ def _bounds(
     for image in islice(images(), _LOOKED_AT):
         for name, values in computed(image, training=False).items():
             array = keras.ops.convert_to_numpy(values)
-            peak = array.reshape(-1, array.shape[-1]).max(axis=0) * _HEADROOM
+            reader = readers.get(id(seen[name]))
+            # What a ReLU takes away needs no range.
+            sizes = array if isinstance(reader, keras.layers.ReLU) else np.abs(array)
+            peak = sizes.reshape(-1, array.shape[-1]).max(axis=0)
             peaks[name] = np.maximum(peaks.get(name, 0.0), peak)
     found = {}
     for name, peak in peaks.items():
-        clip = clips[id(seen[name])]
-        free = peak < clip
-        largest = np.where(free, clip / np.maximum(peak, clip / _LARGEST_FACTOR), 1.0)
+        clip = getattr(readers.get(id(seen[name])), "max_value", None) or math.inf
+        free = peak * _HEADROOM < clip
+        limit = min(float(peak.max()), clip / _HEADROOM)
+        largest = np.ones(peak.size)
+        if limit > 0:
+            largest[free] = limit / np.maximum(peak[free], limit / _LARGEST_FACTOR)
         found[name] = np.where(free, 1 / _LARGEST_FACTOR, 1.0), largest
     return found
 
@@ -254,6 +260,9 @@ def _settle(
             first, second = chain[index], chain[index + 1]
             own = _output_ranges(first, weights[index][0])
             other = _input_ranges(second, weights[index + 1][0])
+            if bounds and own.max() > 0 and other.max() > 0:
+                # A factor of all channels changes no step, and would make a bound mean another.
+                own, other = own / own.max(), other / other.max()
             alive = (own > 0) & (other > 0)
             factor = np.ones(own.size)
             # r1 / s = r2 s
