@@ -16,14 +16,16 @@ from edgeheads.compression.prune.sparsity import layer_sparsity  # noqa: E402
 from edgeheads.compression.quantize.fake_quantize import (  # noqa: E402
     TIES,
     FakeQuantize,
-    QuantizedDense,
     fake_quantize,
-    kernel_steps,
 )
 from edgeheads.compression.quantize.qat import (  # noqa: E402
     QuantizeAware,
     choose,
     quantize_aware,
+)
+from edgeheads.compression.quantize.quantized_layers import (  # noqa: E402
+    QuantizedDense,
+    kernel_steps,
 )
 from edgeheads.edge_model import file_outputs  # noqa: E402
 from edgeheads.errors import EdgeheadsError  # noqa: E402

@@ -12,13 +12,12 @@ from edgeheads.errors import EdgeheadsError
 
 __all__ = [
     "OBSERVERS",
-    "QUANTIZED",
     "TIES",
     "FakeQuantize",
     "Integers",
     "Term",
     "fake_quantize",
-    "kernel_steps",
+    "round_through",
 ]
 
 OBSERVERS = ("learned", "moving_average", "fixed")
@@ -28,9 +27,7 @@ TIES = ("even", "up", "away")
 
 _STEPS = 255
 _LOWEST = -128
-_KERNEL_STEPS = 127
 _MOMENTUM = 0.99
-_SMALLEST = 1e-9
 # A half, and what sums in float32 may miss of one.
 _HALF = 0.5 + 1e-3
 # In steps: what float32 may miss of a sum that no activation has clipped.
@@ -66,7 +63,7 @@ def fake_quantize(
     exact = x / scale
     steps = ops.clip(exact, -zero, _STEPS - zero)
     if not terms:
-        return _round(steps, ties, _LOWEST + zero) * scale
+        return round_through(steps, ties, _LOWEST + zero) * scale
     sums = sum(ops.cast(whole, x.dtype) * ops.cast(size, x.dtype) for whole, size in terms)
     clipped = ops.abs(sums / scale - exact) > _UNCLIPPED
     rounded = ops.where(clipped, ops.round(steps), ops.cast(_rescaled(terms, scale), x.dtype))
@@ -100,23 +97,7 @@ def _exponent(x: Any) -> Any:
     return guess - low + high
 
 
-def kernel_steps(kernel: Any, axes: tuple[int, ...] | None) -> Any:
-    """Return what neighbouring values of a kernel differ by in symmetric int8.
-
-    It is the largest magnitude over 127, as the converter has it.
-
-    Args:
-        kernel: the weights.
-        axes: over which the weights of one channel lie; None gives the kernel one step.
-
-    Returns:
-        Of the kernel's rank.
-    """
-    largest = ops.max(ops.abs(kernel), axis=axes, keepdims=True)
-    return ops.stop_gradient(ops.maximum(largest / _KERNEL_STEPS, _SMALLEST))
-
-
-def _round(x: Any, ties: str = "even", zero: Any = 0.0) -> Any:
+def round_through(x: Any, ties: str = "even", zero: Any = 0.0) -> Any:
     """Return `x` at whole numbers; `zero` is what int8 stores for 0."""
     if ties == "even":
         rounded = ops.round(x)
@@ -262,130 +243,3 @@ def _pulled(end: Any, share: Any) -> Any:
     """Return `end`, to the last digit, with that share of its gradient."""
     part = end * share
     return ops.stop_gradient(end) + (part - ops.stop_gradient(part))
-
-
-class _Quantized:
-    """What the layers below share: they compute with weights as the int8 file stores them.
-
-    Args:
-        per_channel: give each output channel of the kernel a step of its own.
-    """
-
-    kernel: Any
-    bias: Any
-    use_bias: bool
-    activation: Any
-    # Over which the weights of one output channel lie.
-    _axes: tuple[int, ...]
-
-    def __init__(self, *args: Any, per_channel: bool = True, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.per_channel = per_channel
-
-    def call(self, inputs: Any, step: Any = None) -> Any:
-        """Compute with the rounded weights.
-
-        Args:
-            inputs: what the stock layer takes.
-            step: scalar, of the inputs; None, where they are not rounded, leaves the bias as it is.
-
-        Returns:
-            Of the shape of the stock layer's; with `step` also the term that it is, before an
-            activation: integers of this shape, and [C].
-        """
-        kernel = ops.convert_to_tensor(self.kernel)
-        steps = kernel_steps(kernel, self._axes if self.per_channel else None)
-        # The sums of the file are of integers: so are these, which float32 adds without an error
-        # while they stay below 2 ** 24. Errors would flip values that lie between two steps, and
-        # layers behind make more of each.
-        whole = inputs if step is None else _round(inputs / ops.cast(step, inputs.dtype))
-        x = self._product(whole, ops.cast(_round(kernel / steps), inputs.dtype))
-        size = ops.reshape(steps, (-1,)) * (1.0 if step is None else ops.cast(step, steps.dtype))
-        if self.use_bias:
-            bias = ops.convert_to_tensor(self.bias) / size
-            x = x + ops.cast(bias if step is None else _round(bias), x.dtype)
-        size = ops.broadcast_to(ops.cast(size, x.dtype), x.shape[-1:])
-        result = self.activation(x * size)
-        return result if step is None else (result, x, size)
-
-    def compute_output_spec(self, inputs: Any, step: Any = None) -> Any:
-        """Return what `call` does."""
-        result = super().compute_output_spec(inputs)  # type: ignore[misc]
-        if step is None:
-            return result
-        return (
-            result,
-            keras.KerasTensor(result.shape, result.dtype),
-            keras.KerasTensor(result.shape[-1:], result.dtype),
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Return what the constructor takes."""
-        config: dict[str, Any] = super().get_config()  # type: ignore[misc]
-        return {**config, "per_channel": self.per_channel}
-
-    def _product(self, inputs: Any, kernel: Any) -> Any:
-        raise NotImplementedError
-
-
-@keras.saving.register_keras_serializable(package="edgeheads")
-class QuantizedConv2D(_Quantized, keras.layers.Conv2D):
-    """A convolution that computes as int8 does."""
-
-    _axes = (0, 1, 2)
-
-    def _product(self, inputs: Any, kernel: Any) -> Any:
-        return self.convolution_op(inputs, kernel)
-
-
-@keras.saving.register_keras_serializable(package="edgeheads")
-class QuantizedDepthwiseConv2D(_Quantized, keras.layers.DepthwiseConv2D):
-    """A depthwise convolution that computes as int8 does."""
-
-    _axes = (0, 1)
-
-    def _product(self, inputs: Any, kernel: Any) -> Any:
-        return ops.depthwise_conv(
-            inputs,
-            kernel,
-            strides=self.strides,
-            padding=self.padding,
-            dilation_rate=self.dilation_rate,
-            data_format=self.data_format,
-        )
-
-
-@keras.saving.register_keras_serializable(package="edgeheads")
-class QuantizedDense(_Quantized, keras.layers.Dense):
-    """A dense layer that computes as int8 does."""
-
-    _axes = (0,)
-
-    def _product(self, inputs: Any, kernel: Any) -> Any:
-        return ops.matmul(inputs, kernel)
-
-
-@keras.saving.register_keras_serializable(package="edgeheads")
-class QuantizedConv2DTranspose(_Quantized, keras.layers.Conv2DTranspose):
-    """A transposed convolution that computes as int8 does."""
-
-    _axes = (0, 1, 3)
-
-    def _product(self, inputs: Any, kernel: Any) -> Any:
-        return ops.conv_transpose(
-            inputs,
-            kernel,
-            strides=list(self.strides),
-            padding=self.padding,
-            output_padding=self.output_padding,
-            dilation_rate=self.dilation_rate,
-            data_format=self.data_format,
-        )
-
-
-QUANTIZED: dict[type[keras.layers.Layer], type[keras.layers.Layer]] = {
-    keras.layers.Conv2D: QuantizedConv2D,
-    keras.layers.DepthwiseConv2D: QuantizedDepthwiseConv2D,
-    keras.layers.Conv2DTranspose: QuantizedConv2DTranspose,
-    keras.layers.Dense: QuantizedDense,
-}

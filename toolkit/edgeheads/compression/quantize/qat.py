@@ -19,7 +19,7 @@ from edgeheads.compression.quantize.calibration import (
     Range,
     measure_ranges,
 )
-from edgeheads.compression.quantize.fake_quantize import QUANTIZED, FakeQuantize
+from edgeheads.compression.quantize.fake_quantize import FakeQuantize
 from edgeheads.compression.quantize.qat_constants import with_trained_constants
 from edgeheads.compression.quantize.qat_graph import rounding_graph
 from edgeheads.compression.quantize.qat_match import (
@@ -28,6 +28,7 @@ from edgeheads.compression.quantize.qat_match import (
     name_outputs,
     share_ranges,
 )
+from edgeheads.compression.quantize.quantized_layers import QUANTIZED
 from edgeheads.compression.quantize.quantizer import quantize_float_model, quantize_with_images
 from edgeheads.compression.quantize.schemes import get_scheme
 from edgeheads.errors import EdgeheadsError

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from edgeheads.compression.graph import copy_once, rewrite
-from edgeheads.compression.quantize.fake_quantize import QUANTIZED, FakeQuantize, Integers, Term
+from edgeheads.compression.quantize.fake_quantize import FakeQuantize, Integers, Term
+from edgeheads.compression.quantize.quantized_layers import QUANTIZED
 
 __all__ = ["rounding_graph"]
 
