@@ -205,3 +205,17 @@ def test_the_operation_that_the_runtime_cannot_compute_is_named() -> None:
     )
     with pytest.raises(RuntimeFailureError, match=words):
         convert_to_tflite(image, {"out": out}, "int8", _images)
+
+
+def test_a_loop_in_16_bits_is_refused() -> None:
+    """The quantizer ends the process instead; without the loop it makes the file."""
+
+    def content(unroll: bool) -> bytes:
+        image = keras.Input((16, 16, 3))
+        rows = keras.layers.Reshape((16, 48))(image)
+        out = keras.layers.SimpleRNN(2, unroll=unroll)(rows)
+        return convert_to_tflite(image, {"out": out}, "int16x8", _images)
+
+    with pytest.raises(RuntimeFailureError, match=r"no int16x8 of loops .* unroll=True, or choose"):
+        content(unroll=False)
+    assert FlatGraph(content(unroll=True)).dtype(0) == "int16"

@@ -25,6 +25,9 @@ __all__ = ["quantize_float_model", "quantize_with_images", "reason"]
 
 _CONVOLUTIONS = {"CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"}
 
+# Operations that run graphs of their own.
+_BRANCHING = {"IF", "WHILE"}
+
 
 def quantize_with_images(
     float_model: bytes,
@@ -128,6 +131,12 @@ def _to_int16(float_model: bytes, scheme: Scheme, images: Images, per_channel: b
             "the quantizer does not write; choose int8, or per-channel weights"
         )
     _require_constant_kernels(graph, scheme)
+    if any(graph.kind(one) in _BRANCHING for one in graph.operations):
+        # It would crash, and the whole process with it.
+        raise RuntimeFailureError(
+            f"the quantizer has no {scheme.name} of loops and branches, and this graph has some, "
+            "as recurrent layers have; give these layers unroll=True, or choose int8"
+        )
     feed = _Feed(images, graph.shape(graph.inputs[0]))
     io = tf.dtypes.as_dtype(scheme.io)
     with _refusals_of(scheme, feed):
