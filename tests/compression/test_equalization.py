@@ -103,6 +103,16 @@ def test_what_clips_or_bends_ends_a_chain(between: Any) -> None:
     assert equalize(built).chains == ()
 
 
+@pytest.mark.parametrize("behind", [True, False])
+def test_images_tell_of_a_relu6_right_behind_a_layer(behind: bool) -> None:
+    """One behind a padding is not looked at, and ends the chain."""
+    between = [layers.ReLU(6.0), layers.ZeroPadding2D()][:: 1 if behind else -1]
+    built = network(layers.Conv2D(4, 1, name="a"), *between, layers.Conv2D(4, 1, name="b"))
+    ones = [np.ones((1, 6, 6, 2), np.float32)]
+    found = equalize(built, images=lambda: ones)
+    assert found.chains == ((("a", "b"),) if behind else ())
+
+
 def test_a_layer_with_two_readers_is_left_alone() -> None:
     """The other reader would see scaled values; so would the model's output."""
     image = keras.Input((6, 6, 2))

@@ -201,7 +201,12 @@ def _chains(model: keras.Model, *, through_clips: bool) -> Iterator[tuple[str, .
 
     def follower(call: Call) -> Call | None:
         """Return the linear layer that is all that reads a call, activations in between."""
-        while _is_homogeneous(call.layer, through_clips):
+        linear = call
+        while _is_homogeneous(
+            # Right behind the layer, where the images tell what is clipped.
+            call.layer,
+            through_clips and bool(call.inputs) and call.inputs[0] is linear.outputs[0],
+        ):
             tensor = call.outputs[0]
             after = readers.get(id(tensor), [])
             if id(tensor) in outputs or len(after) != 1 or times[after[0].layer.name] > 1:
