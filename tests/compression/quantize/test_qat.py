@@ -31,7 +31,7 @@ from edgeheads.edge_model import file_outputs  # noqa: E402
 from edgeheads.errors import EdgeheadsError  # noqa: E402
 from edgeheads.export.flatgraph import FlatGraph, Probe  # noqa: E402
 from edgeheads.model import build_model  # noqa: E402
-from edgeheads.tasks import TASKS, TaskType, get_task  # noqa: E402
+from edgeheads.tasks import TaskType, get_task  # noqa: E402
 
 _SIDE = 32
 
@@ -340,9 +340,18 @@ def test_what_is_computed_from_the_file_stays_float() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
-def test_the_file_of_every_task_computes_what_was_trained(task: TaskType) -> None:
-    """On MobileNetV2, every output, to the last integer."""
+@pytest.mark.parametrize(
+    "task",
+    [
+        TaskType.CLASSIFICATION,
+        TaskType.KEYPOINT_DETECTION,
+        TaskType.INSTANCE_SEGMENTATION,
+        TaskType.SURFACE_NORMALS,
+        TaskType.MULTI_TASK,
+    ],
+)
+def test_the_file_of_every_head_computes_what_was_trained(task: TaskType) -> None:
+    """On MobileNetV2, every output, to the last integer; multi-task has the heads left out here."""
 
     def images() -> Iterator[np.ndarray]:
         for image in _images():
