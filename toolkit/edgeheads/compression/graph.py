@@ -19,6 +19,7 @@ __all__ = [
     "copy_layer",
     "copy_once",
     "flatten",
+    "name_outputs",
     "rewrite",
     "walk",
 ]
@@ -155,6 +156,11 @@ def flatten(model: keras.Model) -> keras.Model:
     flat = keras.Model(inputs, inline(source, inputs, ""), name=model.name)
     _take_weights(flat, originals)
     return flat
+
+
+def name_outputs(model: keras.Model) -> dict[str, Any]:
+    """Return {name in the file: tensor} of all that a model returns."""
+    return {f"output_{place}": tensor for place, tensor in enumerate(model.outputs)}
 
 
 def copy_once() -> Visit:

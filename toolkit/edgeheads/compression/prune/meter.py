@@ -5,13 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from edgeheads.bench.latency import compare
-from edgeheads.compression.graph import OutputsOf
+from edgeheads.compression.graph import OutputsOf, name_outputs
 from edgeheads.compression.quantize.float_twin import in_float32
 from edgeheads.errors import EdgeheadsError
 from edgeheads.export.tflite import convert_to_tflite
@@ -51,7 +50,7 @@ class Exporter:
         outputs: OutputsOf | None = None,
         calibration: Callable[[], Iterable[Array]] | None = None,
     ) -> None:
-        self._outputs = outputs or _all_outputs
+        self._outputs = outputs or name_outputs
         self._calibration = calibration
 
     def __call__(self, model: keras.Model, precision: str) -> bytes:
@@ -69,10 +68,6 @@ class Exporter:
         model = in_float32(model)
         calibration = self._calibration or random_images(model)
         return convert_to_tflite(model.inputs[0], self._outputs(model), precision, calibration)
-
-
-def _all_outputs(model: keras.Model) -> dict[str, Any]:
-    return {f"output_{index}": tensor for index, tensor in enumerate(model.outputs)}
 
 
 class FileMeter:

@@ -11,7 +11,14 @@ import numpy as np
 
 from edgeheads.compression.equalization import equalize
 from edgeheads.compression.fold import fold_batch_norms
-from edgeheads.compression.graph import OutputsOf, calls, copy_layer, copy_once, rewrite
+from edgeheads.compression.graph import (
+    OutputsOf,
+    calls,
+    copy_layer,
+    copy_once,
+    name_outputs,
+    rewrite,
+)
 from edgeheads.compression.prune.magnitude import KeepZeros
 from edgeheads.compression.quantize.calibration import (
     DEFAULT_CALIBRATION,
@@ -25,7 +32,6 @@ from edgeheads.compression.quantize.qat_graph import rounding_graph
 from edgeheads.compression.quantize.qat_match import (
     float_file,
     match_tensors,
-    name_outputs,
     share_ranges,
 )
 from edgeheads.compression.quantize.quantized_layers import QUANTIZED

@@ -8,14 +8,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from edgeheads.compression.graph import OutputsOf, calls
+from edgeheads.compression.graph import OutputsOf, calls, name_outputs
 from edgeheads.compression.quantize.calibration import Range, pass_on
 from edgeheads.errors import EdgeheadsError
 from edgeheads.export.flatgraph import FlatGraph, Probe
 from edgeheads.export.tflite import convert_to_float_tflite
 from edgeheads.tasks.base import Array
 
-__all__ = ["float_file", "match_tensors", "name_outputs", "scale_groups", "share_ranges"]
+__all__ = ["float_file", "match_tensors", "scale_groups", "share_ranges"]
 
 # Both compute in float32; they differ by the order of sums.
 _TOLERANCE = 1e-4
@@ -45,11 +45,6 @@ def float_file(model: keras.Model, outputs_of: OutputsOf | None = None) -> bytes
             f"with {len(model.inputs)}"
         )
     return convert_to_float_tflite(model.inputs[0], (outputs_of or name_outputs)(model))
-
-
-def name_outputs(model: keras.Model) -> dict[str, Any]:
-    """Return {name in the file: tensor} of all that a model returns."""
-    return {f"output_{place}": tensor for place, tensor in enumerate(model.outputs)}
 
 
 def match_tensors(
